@@ -1,0 +1,145 @@
+//! Which images there are, and what is in them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use regex::Regex;
+use thiserror::Error;
+
+use crate::Program;
+
+/// A container image: default command, environment, and the executables found by name.
+#[derive(Default)]
+pub struct Image {
+    /// Default `argv` prefix, as a Dockerfile's `ENTRYPOINT`. A container's `command` replaces it (and drops [`Image::cmd`]).
+    pub entrypoint: Vec<String>,
+    /// Default arguments, as a Dockerfile's `CMD`. A container's `args` replaces them.
+    pub cmd: Vec<String>,
+    /// Environment that the container's own `env` is laid over.
+    pub env: BTreeMap<String, String>,
+    /// User id a container runs as when its pod does not say.
+    pub uid: u32,
+    /// Working directory when the container does not say. Empty means `/`.
+    pub working_dir: String,
+    /// Files present in a fresh container: absolute path and content.
+    pub files: BTreeMap<String, Vec<u8>>,
+    executables: BTreeMap<String, Arc<dyn Program>>,
+}
+
+impl Image {
+    /// Starts describing an image.
+    pub fn builder() -> ImageBuilder {
+        ImageBuilder(Self::default())
+    }
+
+    /// Finds an executable as `execvp` would: by base name, whatever directory it is called with.
+    pub fn executable(&self, argv0: &str) -> Option<Arc<dyn Program>> {
+        let name = argv0.rsplit('/').next().unwrap_or(argv0);
+        self.executables.get(name).cloned()
+    }
+
+    /// The names of all executables, sorted.
+    pub fn executable_names(&self) -> impl Iterator<Item = &str> {
+        self.executables.keys().map(String::as_str)
+    }
+}
+
+/// Builds an [`Image`].
+pub struct ImageBuilder(Image);
+
+impl ImageBuilder {
+    /// Adds an executable under `name`; a later one replaces an earlier one.
+    #[must_use]
+    pub fn executable(mut self, name: &str, program: Arc<dyn Program>) -> Self {
+        self.0.executables.insert(name.to_owned(), program);
+        self
+    }
+
+    /// Adds every executable of `other` that is not there yet (a base image).
+    #[must_use]
+    pub fn base(mut self, other: &Image) -> Self {
+        for (name, program) in &other.executables {
+            self.0.executables.entry(name.clone()).or_insert_with(|| program.clone());
+        }
+        self
+    }
+
+    /// Sets the default command.
+    #[must_use]
+    pub fn entrypoint<S: Into<String>>(mut self, argv: impl IntoIterator<Item = S>) -> Self {
+        self.0.entrypoint = argv.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the default arguments.
+    #[must_use]
+    pub fn cmd<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.0.cmd = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.0.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets the default user id.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.0.uid = uid;
+        self
+    }
+
+    /// Adds a file.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.0.files.insert(path.to_owned(), content.into());
+        self
+    }
+
+    /// Done.
+    pub fn build(self) -> Arc<Image> {
+        Arc::new(self.0)
+    }
+}
+
+/// All images that a cluster can run, found by name.
+#[derive(Default, Clone)]
+pub struct Catalogue {
+    entries: Vec<(Regex, String, Arc<Image>)>,
+}
+
+/// No image has this name.
+#[derive(Debug, Error)]
+#[error("no image {name:?}; this cluster has: {}", available.join(", "))]
+pub struct ImageNotFound {
+    /// The name asked for.
+    pub name: String,
+    /// The name patterns there are.
+    pub available: Vec<String>,
+}
+
+impl Catalogue {
+    /// Registers an image under a name such as `nginx` or `ghcr.io/meshlab/pilot`. A container's image matches when its
+    /// repository, without registry host and `library/` prefix or with them, is `name`; any tag or digest is accepted.
+    /// Where two match, the one registered last wins.
+    pub fn register(&mut self, name: &str, image: Arc<Image>) {
+        let pattern = format!(r"^([^/]+(\.[^/]+|:\d+)/)?(library/)?{}(:[^/]*)?(@sha256:[0-9a-f]+)?$", regex::escape(name));
+        let regex = Regex::new(&pattern).expect("an escaped name is a valid pattern");
+        self.entries.push((regex, name.to_owned(), image));
+    }
+
+    /// Finds the image for a container's `image` field.
+    ///
+    /// # Errors
+    /// [`ImageNotFound`], which names the images there are.
+    pub fn find(&self, name: &str) -> Result<Arc<Image>, ImageNotFound> {
+        let found = self.entries.iter().rev().find(|(regex, _, _)| regex.is_match(name));
+        found.map(|(_, _, image)| image.clone()).ok_or_else(|| ImageNotFound {
+            name: name.to_owned(),
+            available: self.entries.iter().map(|(_, name, _)| name.clone()).collect(),
+        })
+    }
+}

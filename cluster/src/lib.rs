@@ -1,0 +1,1 @@
+//! meshlab-cluster

@@ -1,0 +1,74 @@
+//! Sockets as one small trait, [`Net`], with two worlds behind it:
+//!
+//! - [`OsNet`], the operating system's TCP sockets;
+//! - [`VirtualNet`], a network inside the process, on which every pod of an embedded cluster has an address.
+//!
+//! Code that serves or opens connections (the proxy, the control plane, the sample applications) is written once,
+//! generic over [`Net`], and never asks which world it lives in.
+
+mod os;
+mod virtual_net;
+
+pub use os::OsNet;
+pub use virtual_net::{PodNet, Redirect, ServicePort, VirtualNet, VirtualNetOptions};
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A host's view of a network: where it can listen, whom it can reach, how it resolves names.
+///
+/// Cloning is cheap and yields the same host.
+pub trait Net: Clone + Send + Sync + 'static {
+    /// A connected byte stream.
+    type Stream: Stream;
+    /// A bound, listening socket.
+    type Listener: Listener<Stream = Self::Stream>;
+
+    /// Binds and listens. Port 0 picks a free port; an unspecified address (`0.0.0.0`) takes every address of this host.
+    ///
+    /// # Errors
+    /// `AddrInUse` when the port is taken, `AddrNotAvailable` when the address is not this host's.
+    fn listen(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>> + Send;
+
+    /// Opens a connection to `address`. Service addresses are balanced over their endpoints here.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` when nobody listens, `HostUnreachable` when nobody has the address.
+    fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Resolves a host name (or a literal address) as this host would, search domains included.
+    ///
+    /// # Errors
+    /// `NotFound` when the name does not exist.
+    fn resolve(&self, host: &str) -> impl Future<Output = io::Result<Vec<IpAddr>>> + Send;
+}
+
+/// A listening socket.
+pub trait Listener: Send + 'static {
+    /// What [`Listener::accept`] yields.
+    type Stream: Stream;
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// The listener is unusable; the host went away.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// The address this socket is bound to, with its real port.
+    fn local_addr(&self) -> SocketAddr;
+}
+
+/// A connected byte stream that knows both of its ends.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// The address of the other end, as the network shows it (a pod's own address, never a NAT's).
+    fn peer_addr(&self) -> SocketAddr;
+
+    /// The address of this end.
+    fn local_addr(&self) -> SocketAddr;
+
+    /// Where the client wanted to go, if this connection was redirected to us (`SO_ORIGINAL_DST`).
+    fn original_destination(&self) -> Option<SocketAddr>;
+}

@@ -1,0 +1,1 @@
+//! A network inside the process.
