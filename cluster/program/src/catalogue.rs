@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use regex::Regex;
 use thiserror::Error;
 
 use crate::Program;
+use crate::filesystem::{Node, Tree, split};
+
+/// What a look at a built-in executable's file shows.
+const EXECUTABLE_CONTENT: &[u8] = b"This program is built into meshlab; it has no file of its own.\n";
 
 /// A container image: default command, environment, and the executables found by name.
-#[derive(Default)]
 pub struct Image {
     /// Default `argv` prefix, as a Dockerfile's `ENTRYPOINT`. A container's `command` replaces it (and drops [`Image::cmd`]).
     pub entrypoint: Vec<String>,
@@ -21,15 +25,29 @@ pub struct Image {
     pub uid: u32,
     /// Working directory when the container does not say. Empty means `/`.
     pub working_dir: String,
-    /// Files present in a fresh container: absolute path and content.
-    pub files: BTreeMap<String, Vec<u8>>,
+    files: BTreeMap<String, Bytes>,
     executables: BTreeMap<String, Arc<dyn Program>>,
+    root: Arc<Node>,
 }
 
 impl Image {
     /// Starts describing an image.
     pub fn builder() -> ImageBuilder {
-        ImageBuilder(Self::default())
+        ImageBuilder(Self {
+            entrypoint: Vec::new(),
+            cmd: Vec::new(),
+            env: BTreeMap::new(),
+            uid: 0,
+            working_dir: String::new(),
+            files: BTreeMap::new(),
+            executables: BTreeMap::new(),
+            root: Arc::new(Node::directory()),
+        })
+    }
+
+    /// The files of a fresh container.
+    pub(crate) fn root(&self) -> Arc<Node> {
+        self.root.clone()
     }
 
     /// Finds an executable as `execvp` would: by base name, whatever directory it is called with.
@@ -55,11 +73,14 @@ impl ImageBuilder {
         self
     }
 
-    /// Adds every executable of `other` that is not there yet (a base image).
+    /// Adds every executable and file of `other` that is not there yet (a base image).
     #[must_use]
     pub fn base(mut self, other: &Image) -> Self {
         for (name, program) in &other.executables {
             self.0.executables.entry(name.clone()).or_insert_with(|| program.clone());
+        }
+        for (path, content) in &other.files {
+            self.0.files.entry(path.clone()).or_insert_with(|| content.clone());
         }
         self
     }
@@ -92,16 +113,50 @@ impl ImageBuilder {
         self
     }
 
-    /// Adds a file.
+    /// Sets the working directory.
     #[must_use]
-    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+    pub fn working_dir(mut self, path: &str) -> Self {
+        self.0.working_dir = path.to_owned();
+        self
+    }
+
+    /// Adds a file, present in a fresh container, under its absolute path.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Bytes>) -> Self {
         self.0.files.insert(path.to_owned(), content.into());
         self
     }
 
     /// Done.
-    pub fn build(self) -> Arc<Image> {
+    ///
+    /// # Panics
+    /// Two of the files cannot be together, such as `/a` and `/a/b`.
+    pub fn build(mut self) -> Arc<Image> {
+        self.0.root = self.lay_out();
         Arc::new(self.0)
+    }
+
+    /// The directories that every image has, the executables as files in `/usr/bin`, and the image's own files.
+    fn lay_out(&self) -> Arc<Node> {
+        let mut tree = Tree::new(Arc::new(Node::directory()), u64::MAX);
+        let mut place = |path: &str, node: Node| {
+            tree.place(&split(path), node).unwrap_or_else(|err| panic!("the image cannot have a file {path}: {err}"));
+        };
+        for directory in ["/etc", "/home", "/root", "/run", "/usr/local", "/var/log", "/var/run"] {
+            place(directory, Node::directory());
+        }
+        place("/tmp", Node::directory().with_mode(0o1777));
+        place("/dev/null", Node::null());
+        for (link, target) in [("/bin", "usr/bin"), ("/sbin", "usr/bin"), ("/usr/sbin", "bin"), ("/usr/local/bin", "../bin")] {
+            place(link, Node::symlink(target));
+        }
+        for name in self.0.executables.keys() {
+            place(&format!("/usr/bin/{name}"), Node::file(Bytes::from_static(EXECUTABLE_CONTENT), 0o755));
+        }
+        for (path, content) in &self.0.files {
+            place(path, Node::file(content.clone(), 0o644));
+        }
+        tree.into_root()
     }
 }
 

@@ -9,5 +9,5 @@ mod filesystem;
 mod process;
 
 pub use catalogue::{Catalogue, Image, ImageBuilder, ImageNotFound};
-pub use filesystem::{FileSystem, FileType, Metadata, Volume};
+pub use filesystem::{FileSystem, FileType, Metadata, ProjectedFile, Volume};
 pub use process::{Container, ExitCode, Process, Program, Signal, Signals, Stdio};
