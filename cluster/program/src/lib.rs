@@ -7,7 +7,12 @@
 mod catalogue;
 mod filesystem;
 mod process;
+mod spawn;
+mod streams;
+mod terminal;
 
 pub use catalogue::{Catalogue, Image, ImageBuilder, ImageNotFound};
 pub use filesystem::{FileSystem, FileType, Metadata, ProjectedFile, Volume};
-pub use process::{Container, ExitCode, Process, Program, Signal, Signals, Stdio};
+pub use process::{Container, ExitCode, Process, Program, Signal, Signals, Stdio, absolute};
+pub use spawn::{Child, Processes, Running, SpawnError};
+pub use streams::{PipeReader, PipeWriter, Shared, pipe};

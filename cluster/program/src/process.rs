@@ -8,7 +8,7 @@ use meshlab_net::PodNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::{FileSystem, Image};
+use crate::{FileSystem, Image, Processes};
 
 /// What every process of one container shares.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub struct Container {
     pub hostname: String,
     /// The numeric user the container runs as.
     pub uid: u32,
+    /// What runs in the container; start with `Processes::default()`.
+    pub processes: Processes,
 }
 
 /// One running executable.
@@ -49,8 +51,30 @@ pub struct Stdio {
     pub stdout: Box<dyn AsyncWrite + Send + Unpin>,
     /// Standard error.
     pub stderr: Box<dyn AsyncWrite + Send + Unpin>,
-    /// The terminal's size in columns and rows, where the process was given a terminal.
+    /// The terminal's size in columns and rows, where the process was given a terminal (see [`Stdio::terminal`]).
     pub terminal: Option<watch::Receiver<(u16, u16)>>,
+}
+
+impl Stdio {
+    /// No input, and output that is thrown away.
+    pub fn null() -> Self {
+        Self { stdin: Box::new(tokio::io::empty()), stdout: Box::new(tokio::io::sink()), stderr: Box::new(tokio::io::sink()), terminal: None }
+    }
+}
+
+impl Process {
+    /// The absolute form of a path given to the process, which may be relative to its working directory.
+    pub fn path(&self, path: &str) -> String {
+        absolute(&self.cwd, path)
+    }
+}
+
+/// The absolute form of `path`, seen from the working directory `cwd`. Nothing is resolved.
+pub fn absolute(cwd: &str, path: &str) -> String {
+    match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("{}/{path}", cwd.trim_end_matches('/')),
+    }
 }
 
 /// A program's exit code, 0 to 255 as Unix has it.
@@ -78,18 +102,33 @@ pub enum Signal {
 
 /// The receiving end of a process's signals; cheap to clone.
 #[derive(Clone)]
-pub struct Signals(watch::Receiver<Signal>);
+pub struct Signals {
+    sender: watch::Sender<Signal>,
+    receiver: watch::Receiver<Signal>,
+}
 
 impl Signals {
     /// A sender and the receiver for a new process.
     pub fn channel() -> (watch::Sender<Signal>, Self) {
         let (sender, receiver) = watch::channel(Signal::None);
-        (sender, Self(receiver))
+        (sender.clone(), Self { sender, receiver })
     }
 
-    /// Waits until the process is asked to end, and says how. Never returns if the sender is gone without having asked.
+    /// Another sender of signals to this process.
+    pub fn sender(&self) -> watch::Sender<Signal> {
+        self.sender.clone()
+    }
+
+    /// Waits for the next signal, for a program that goes on after one (a shell after `Ctrl-C`).
+    pub async fn next(&mut self) -> Signal {
+        // This value holds a sender, so the channel cannot be closed.
+        let _ = self.receiver.changed().await;
+        *self.receiver.borrow_and_update()
+    }
+
+    /// Waits until the process is asked to end, and says how.
     pub async fn requested(&mut self) -> Signal {
-        match self.0.wait_for(|signal| *signal != Signal::None).await {
+        match self.receiver.wait_for(|signal| *signal != Signal::None).await {
             Ok(signal) => *signal,
             Err(_) => std::future::pending().await,
         }
