@@ -1,0 +1,80 @@
+//! Metrics and traces, asked of the addons' own APIs through the API server, so that it is the same on every backend.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{ProbeError, Prober};
+use crate::check::{MetricsProbe, TracesProbe};
+
+const PROMETHEUS: &str = "/api/v1/namespaces/istio-system/services/http:prometheus:9090/proxy";
+const JAEGER: &str = "/api/v1/namespaces/istio-system/services/http:tracing:80/proxy/jaeger";
+
+pub(super) async fn metrics(prober: &Prober, probe: &MetricsProbe) -> Result<Value, ProbeError> {
+    let answer = get(prober, &format!("{PROMETHEUS}/api/v1/query?query={}", encode(&probe.query))).await?;
+    if answer["status"] != "success" {
+        return Err(ProbeError::new(format!("query {}: {}", probe.query, answer["error"])));
+    }
+    let data = &answer["data"];
+    let samples = match data["resultType"].as_str() {
+        Some("vector") => data["result"].as_array().cloned().unwrap_or_default(),
+        Some("scalar") => vec![json!({"metric": {}, "value": data["result"]})],
+        other => return Err(ProbeError::new(format!("query {}: an instant vector is wanted, not {other:?}", probe.query))),
+    };
+    let mut total = 0.0;
+    let mut result = Vec::with_capacity(samples.len());
+    for sample in samples {
+        let value = sample["value"][1].as_str().and_then(|text| text.parse::<f64>().ok());
+        let value = value.ok_or_else(|| ProbeError::new(format!("query {}: {sample} has no value", probe.query)))?;
+        total += value;
+        result.push(json!({"metric": sample["metric"], "value": value}));
+    }
+    Ok(json!({"result": result, "total": total}))
+}
+
+pub(super) async fn traces(prober: &Prober, probe: &TracesProbe) -> Result<Value, ProbeError> {
+    let tags = serde_json::to_string(&probe.tags).map_err(ProbeError::new)?;
+    let query = format!(
+        "{JAEGER}/api/traces?service={}&lookback={}s&limit=100&tags={}",
+        encode(&probe.service),
+        probe.lookback_s,
+        encode(&tags)
+    );
+    let answer = get(prober, &query).await?;
+    let traces = answer["data"].as_array().ok_or_else(|| ProbeError::new(format!("tracing API: {}", answer["errors"])))?;
+    let traces: Vec<Value> = traces.iter().map(trace).collect();
+    Ok(json!({"count": traces.len(), "traces": traces}))
+}
+
+fn trace(trace: &Value) -> Value {
+    let spans = trace["spans"].as_array().map_or(&[][..], Vec::as_slice);
+    let services: BTreeSet<&str> =
+        spans.iter().filter_map(|span| trace["processes"][span["processID"].as_str()?]["serviceName"].as_str()).collect();
+    let operations: BTreeSet<&str> = spans.iter().filter_map(|span| span["operationName"].as_str()).collect();
+    let is_error = |span: &&Value| {
+        span["tags"]
+            .as_array()
+            .is_some_and(|tags| tags.iter().any(|tag| tag["key"] == "error" && (tag["value"] == true || tag["value"] == "true")))
+    };
+    json!({
+        "services": services, "operations": operations, "spans": spans.len(), "errors": spans.iter().filter(is_error).count(),
+    })
+}
+
+async fn get(prober: &Prober, path: &str) -> Result<Value, ProbeError> {
+    let request = http::Request::get(path).body(Vec::new()).map_err(ProbeError::new)?;
+    prober.client.request(request).await.map_err(|error| {
+        ProbeError::new(format!("{path}: {error}"))
+            .with_hint("are the observability addons running? `kubectl get pods -n istio-system`")
+    })
+}
+
+fn encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+        encoded
+    })
+}
