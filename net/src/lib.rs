@@ -9,8 +9,11 @@
 mod os;
 mod virtual_net;
 
-pub use os::OsNet;
-pub use virtual_net::{PodNet, Redirect, ServicePort, VirtualNet, VirtualNetOptions};
+pub use os::{OsListener, OsNet, OsStream};
+pub use virtual_net::{
+    Capture, CaptureOptions, ConditionId, Egress, HostOptions, Link, LinkCondition, Lookup, PodNet, Published, Record, Redirect,
+    RedirectParseError, Selection, ServicePort, VirtualListener, VirtualNet, VirtualNetOptions, VirtualStream,
+};
 
 use std::future::Future;
 use std::io;
@@ -38,6 +41,13 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// # Errors
     /// `ConnectionRefused` when nobody listens, `HostUnreachable` when nobody has the address.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Opens a connection with `source`, an address of this host, as its own end (a sidecar reaches its application from
+    /// `127.0.0.6`, which the redirection rules know and leave alone).
+    ///
+    /// # Errors
+    /// As [`Net::connect`], and `AddrNotAvailable` when `source` is not this host's.
+    fn connect_from(&self, source: IpAddr, address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
     /// Resolves a host name (or a literal address) as this host would, search domains included.
     ///
