@@ -1,0 +1,29 @@
+# The everyday tasks. `just` alone lists them.
+
+default:
+    @just --list
+
+# Run all tests, as CI does.
+test:
+    cargo test --workspace --locked
+
+# Formatting and lints.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Format everything.
+fmt:
+    cargo fmt --all
+
+# Start the lab from this tree.
+start *ARGS:
+    cargo run --release -p meshlab -- start {{ARGS}}
+
+# Everything that must pass before a change lands.
+ci:
+    .ci/run
+
+# Licences, advisories and duplicate crates.
+deny:
+    cargo deny check
