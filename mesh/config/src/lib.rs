@@ -8,6 +8,8 @@
 
 mod access;
 mod cluster;
+pub mod discovery;
+mod host;
 mod listener;
 mod matching;
 mod route;
@@ -15,6 +17,7 @@ mod telemetry;
 
 pub use access::*;
 pub use cluster::*;
+pub use host::*;
 pub use listener::*;
 pub use matching::*;
 pub use route::*;

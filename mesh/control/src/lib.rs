@@ -1,1 +1,5 @@
 //! meshlab-control
+
+pub mod ca;
+pub mod inject;
+pub mod kube_client;
