@@ -43,9 +43,379 @@ fn a_native_sidecar_starts_before_the_app() {
     assert_eq!(names(&pod, "initContainers"), ["istio-init", "istio-proxy"]);
     assert_eq!(names(&pod, "containers"), ["reviews"]);
     assert_eq!(named(&pod["spec"]["initContainers"], PROXY).unwrap()["restartPolicy"], "Always");
-    insta::assert_json_snapshot!(pod["metadata"], @"");
-    insta::assert_json_snapshot!(pod["spec"]["initContainers"], @"");
-    insta::assert_json_snapshot!(pod["spec"]["volumes"], @"");
+    insta::assert_json_snapshot!(pod["metadata"], @r#"
+    {
+      "annotations": {
+        "istio.io/rev": "default",
+        "kubectl.kubernetes.io/default-container": "reviews",
+        "kubectl.kubernetes.io/default-logs-container": "reviews",
+        "prometheus.io/path": "/stats/prometheus",
+        "prometheus.io/port": "15020",
+        "prometheus.io/scrape": "true",
+        "sidecar.istio.io/status": "{\"initContainers\":[\"istio-init\",\"istio-proxy\"],\"containers\":null,\"volumes\":[\"workload-socket\",\"credential-socket\",\"workload-certs\",\"istio-envoy\",\"istio-data\",\"istio-podinfo\",\"istio-token\",\"istiod-ca-cert\"],\"imagePullSecrets\":null,\"revision\":\"default\"}"
+      },
+      "generateName": "reviews-v1-5d4f-",
+      "labels": {
+        "app": "reviews",
+        "pod-template-hash": "5d4f",
+        "security.istio.io/tlsMode": "istio",
+        "service.istio.io/canonical-name": "reviews",
+        "service.istio.io/canonical-revision": "v1",
+        "version": "v1"
+      },
+      "ownerReferences": [
+        {
+          "apiVersion": "apps/v1",
+          "controller": true,
+          "kind": "ReplicaSet",
+          "name": "reviews-v1-5d4f"
+        }
+      ]
+    }
+    "#);
+    insta::assert_json_snapshot!(pod["spec"]["initContainers"], @r#"
+    [
+      {
+        "args": [
+          "istio-iptables",
+          "-p",
+          "15001",
+          "-z",
+          "15006",
+          "-u",
+          "1337",
+          "-m",
+          "REDIRECT",
+          "-i",
+          "*",
+          "-x",
+          "",
+          "-b",
+          "*",
+          "-d",
+          "15090,15021,15020",
+          "--log_output_level=default:info"
+        ],
+        "image": "ghcr.io/meshlab/proxyv2:latest",
+        "name": "istio-init",
+        "resources": {
+          "limits": {
+            "cpu": "2",
+            "memory": "1Gi"
+          },
+          "requests": {
+            "cpu": "10m",
+            "memory": "40Mi"
+          }
+        },
+        "securityContext": {
+          "allowPrivilegeEscalation": false,
+          "capabilities": {
+            "add": [
+              "NET_ADMIN",
+              "NET_RAW"
+            ],
+            "drop": [
+              "ALL"
+            ]
+          },
+          "privileged": false,
+          "readOnlyRootFilesystem": false,
+          "runAsGroup": 0,
+          "runAsNonRoot": false,
+          "runAsUser": 0
+        }
+      },
+      {
+        "args": [
+          "proxy",
+          "sidecar",
+          "--domain",
+          "$(POD_NAMESPACE).svc.cluster.local",
+          "--proxyLogLevel=warning",
+          "--proxyComponentLogLevel=misc:error",
+          "--log_output_level=default:info"
+        ],
+        "env": [
+          {
+            "name": "PILOT_CERT_PROVIDER",
+            "value": "istiod"
+          },
+          {
+            "name": "CA_ADDR",
+            "value": "istiod.istio-system.svc:15012"
+          },
+          {
+            "name": "POD_NAME",
+            "valueFrom": {
+              "fieldRef": {
+                "fieldPath": "metadata.name"
+              }
+            }
+          },
+          {
+            "name": "POD_NAMESPACE",
+            "valueFrom": {
+              "fieldRef": {
+                "fieldPath": "metadata.namespace"
+              }
+            }
+          },
+          {
+            "name": "INSTANCE_IP",
+            "valueFrom": {
+              "fieldRef": {
+                "fieldPath": "status.podIP"
+              }
+            }
+          },
+          {
+            "name": "SERVICE_ACCOUNT",
+            "valueFrom": {
+              "fieldRef": {
+                "fieldPath": "spec.serviceAccountName"
+              }
+            }
+          },
+          {
+            "name": "HOST_IP",
+            "valueFrom": {
+              "fieldRef": {
+                "fieldPath": "status.hostIP"
+              }
+            }
+          },
+          {
+            "name": "ISTIO_CPU_LIMIT",
+            "valueFrom": {
+              "resourceFieldRef": {
+                "divisor": "1",
+                "resource": "limits.cpu"
+              }
+            }
+          },
+          {
+            "name": "PROXY_CONFIG",
+            "value": "{}\n"
+          },
+          {
+            "name": "ISTIO_META_POD_PORTS",
+            "value": "[{\"containerPort\":9080}]"
+          },
+          {
+            "name": "ISTIO_META_APP_CONTAINERS",
+            "value": "reviews"
+          },
+          {
+            "name": "GOMEMLIMIT",
+            "valueFrom": {
+              "resourceFieldRef": {
+                "divisor": "1",
+                "resource": "limits.memory"
+              }
+            }
+          },
+          {
+            "name": "ISTIO_META_CLUSTER_ID",
+            "value": "Kubernetes"
+          },
+          {
+            "name": "ISTIO_META_NODE_NAME",
+            "valueFrom": {
+              "fieldRef": {
+                "fieldPath": "spec.nodeName"
+              }
+            }
+          },
+          {
+            "name": "ISTIO_META_INTERCEPTION_MODE",
+            "value": "REDIRECT"
+          },
+          {
+            "name": "ISTIO_META_WORKLOAD_NAME",
+            "value": "reviews-v1"
+          },
+          {
+            "name": "ISTIO_META_OWNER",
+            "value": "kubernetes://apis/apps/v1/namespaces/default/deployments/reviews-v1"
+          },
+          {
+            "name": "ISTIO_META_MESH_ID",
+            "value": "cluster.local"
+          },
+          {
+            "name": "TRUST_DOMAIN",
+            "value": "cluster.local"
+          }
+        ],
+        "image": "ghcr.io/meshlab/proxyv2:latest",
+        "lifecycle": {
+          "preStop": {
+            "exec": {
+              "command": [
+                "pilot-agent",
+                "request",
+                "--debug-port=15020",
+                "POST",
+                "drain"
+              ]
+            }
+          }
+        },
+        "name": "istio-proxy",
+        "ports": [
+          {
+            "containerPort": 15090,
+            "name": "http-envoy-prom",
+            "protocol": "TCP"
+          }
+        ],
+        "readinessProbe": {
+          "failureThreshold": 4,
+          "httpGet": {
+            "path": "/healthz/ready",
+            "port": 15021
+          },
+          "initialDelaySeconds": 0,
+          "periodSeconds": 15,
+          "timeoutSeconds": 3
+        },
+        "resources": {
+          "limits": {
+            "cpu": "2",
+            "memory": "1Gi"
+          },
+          "requests": {
+            "cpu": "10m",
+            "memory": "40Mi"
+          }
+        },
+        "restartPolicy": "Always",
+        "securityContext": {
+          "allowPrivilegeEscalation": false,
+          "capabilities": {
+            "drop": [
+              "ALL"
+            ]
+          },
+          "privileged": false,
+          "readOnlyRootFilesystem": true,
+          "runAsGroup": 1337,
+          "runAsNonRoot": true,
+          "runAsUser": 1337
+        },
+        "startupProbe": {
+          "failureThreshold": 600,
+          "httpGet": {
+            "path": "/healthz/ready",
+            "port": 15021
+          },
+          "initialDelaySeconds": 0,
+          "periodSeconds": 1,
+          "timeoutSeconds": 3
+        },
+        "volumeMounts": [
+          {
+            "mountPath": "/var/run/secrets/workload-spiffe-uds",
+            "name": "workload-socket"
+          },
+          {
+            "mountPath": "/var/run/secrets/credential-uds",
+            "name": "credential-socket"
+          },
+          {
+            "mountPath": "/var/run/secrets/workload-spiffe-credentials",
+            "name": "workload-certs"
+          },
+          {
+            "mountPath": "/var/run/secrets/istio",
+            "name": "istiod-ca-cert"
+          },
+          {
+            "mountPath": "/var/lib/istio/data",
+            "name": "istio-data"
+          },
+          {
+            "mountPath": "/etc/istio/proxy",
+            "name": "istio-envoy"
+          },
+          {
+            "mountPath": "/var/run/secrets/tokens",
+            "name": "istio-token"
+          },
+          {
+            "mountPath": "/etc/istio/pod",
+            "name": "istio-podinfo"
+          }
+        ]
+      }
+    ]
+    "#);
+    insta::assert_json_snapshot!(pod["spec"]["volumes"], @r#"
+    [
+      {
+        "emptyDir": {},
+        "name": "workload-socket"
+      },
+      {
+        "emptyDir": {},
+        "name": "credential-socket"
+      },
+      {
+        "emptyDir": {},
+        "name": "workload-certs"
+      },
+      {
+        "emptyDir": {
+          "medium": "Memory"
+        },
+        "name": "istio-envoy"
+      },
+      {
+        "emptyDir": {},
+        "name": "istio-data"
+      },
+      {
+        "downwardAPI": {
+          "items": [
+            {
+              "fieldRef": {
+                "fieldPath": "metadata.labels"
+              },
+              "path": "labels"
+            },
+            {
+              "fieldRef": {
+                "fieldPath": "metadata.annotations"
+              },
+              "path": "annotations"
+            }
+          ]
+        },
+        "name": "istio-podinfo"
+      },
+      {
+        "name": "istio-token",
+        "projected": {
+          "sources": [
+            {
+              "serviceAccountToken": {
+                "audience": "istio-ca",
+                "expirationSeconds": 43200,
+                "path": "istio-token"
+              }
+            }
+          ]
+        }
+      },
+      {
+        "configMap": {
+          "name": "istio-ca-root-cert"
+        },
+        "name": "istiod-ca-cert"
+      }
+    ]
+    "#);
 }
 
 #[test]
@@ -55,7 +425,7 @@ fn a_classic_sidecar_comes_last() {
     assert_eq!(names(&pod, "containers"), ["reviews", "istio-proxy"]);
     let proxy = named(&pod["spec"]["containers"], PROXY).unwrap();
     assert!(proxy["restartPolicy"].is_null() && proxy["lifecycle"].is_null());
-    insta::assert_snapshot!(pod["metadata"]["annotations"][STATUS].as_str().unwrap(), @"");
+    insta::assert_snapshot!(pod["metadata"]["annotations"][STATUS].as_str().unwrap(), @r#"{"initContainers":["istio-init"],"containers":["istio-proxy"],"volumes":["workload-socket","credential-socket","workload-certs","istio-envoy","istio-data","istio-podinfo","istio-token","istiod-ca-cert"],"imagePullSecrets":null,"revision":"default"}"#);
 }
 
 #[test]
@@ -112,7 +482,7 @@ fn traffic_annotations_become_flags_of_the_init_container() {
     let pod = injected(&injector(), &annotated(pod, "status.sidecar.istio.io/port", "16020"));
     let args = named(&pod["spec"]["initContainers"], INIT).unwrap()["args"].as_array().unwrap();
     let args: Vec<_> = args.iter().map(|arg| arg.as_str().unwrap()).collect();
-    insta::assert_snapshot!(args.join(" "), @"");
+    insta::assert_snapshot!(args.join(" "), @"istio-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT -i 10.96.0.0/12 -x  -b * -d 15090,15021,8080,8081,16020 -o 3306 --log_output_level=default:info");
 }
 
 #[test]
@@ -147,8 +517,8 @@ fn proxy_resources_follow_the_annotations() {
 #[test]
 fn what_cannot_be_obeyed_is_refused() {
     let refused = |name: &str, value: &str| injector().inject(&annotated(app(), name, value), "default", &Value::Null).unwrap_err().to_string();
-    insta::assert_snapshot!(refused("inject.istio.io/templates", "waypoint"), @"");
-    insta::assert_snapshot!(refused("prometheus.io/port", "15020x"), @"");
+    insta::assert_snapshot!(refused("inject.istio.io/templates", "waypoint"), @r#"requested template "waypoint" not found; have sidecar, gateway"#);
+    insta::assert_snapshot!(refused("prometheus.io/port", "15020x"), @r#"failed to process pod: invalid prometheus scrape configuration: invalid port "15020x""#);
 }
 
 #[test]
