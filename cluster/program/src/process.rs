@@ -128,9 +128,13 @@ impl Signals {
 
     /// Waits until the process is asked to end, and says how.
     pub async fn requested(&mut self) -> Signal {
-        match self.receiver.wait_for(|signal| *signal != Signal::None).await {
-            Ok(signal) => *signal,
-            Err(_) => std::future::pending().await,
+        loop {
+            let signal = *self.receiver.borrow_and_update();
+            if signal != Signal::None {
+                return signal;
+            }
+            // This value holds a sender, so the channel cannot be closed.
+            let _ = self.receiver.changed().await;
         }
     }
 }
