@@ -7,6 +7,7 @@ pub mod apply;
 pub mod decode;
 pub mod openapi;
 pub mod patch;
+pub mod quantity;
 pub mod resource;
 pub mod schema;
 pub mod selector;

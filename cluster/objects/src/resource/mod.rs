@@ -4,7 +4,7 @@ mod builtin;
 
 use serde_json::Value;
 
-pub use builtin::builtin;
+pub use builtin::{builtin, find};
 
 /// Group, version and kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,182 @@
+use prost::Message as _;
+use serde_json::json;
+
+use super::{Encoding, decode, json, protobuf, yaml};
+
+#[test]
+fn duplicates_are_named_with_their_path() {
+    let decoded = json(br#"{"spec": {"a": 1, "a": 2, "list": [{"b": 1}, {"b": 1, "b": 2}]}, "kind": "A", "kind": "B"}"#).unwrap();
+    assert_eq!(decoded.value["spec"]["a"], 2);
+    assert_eq!(
+        decoded.strict_errors,
+        [r#"duplicate field "spec.a""#, r#"duplicate field "spec.list[1].b""#, r#"duplicate field "kind""#]
+    );
+}
+
+#[test]
+fn malformed_json_is_a_bad_request() {
+    for body in [&b""[..], b"{", b"{\"a\": }", b"{} {}", b"\xff", b"nul"] {
+        let status = json(body).unwrap_err();
+        assert_eq!(status.code, 400);
+        assert!(status.message.contains("json parse error"), "{}", status.message);
+    }
+    assert!(json("[".repeat(100_000).as_bytes()).is_err());
+}
+
+#[test]
+fn yaml_is_read_as_kubectl_reads_it() {
+    let decoded =
+        yaml(b"on: yes\n1: 0777\nmode: 1e3\ntext: \"yes\"\nnone: ~\nversion: 1.10\na: &a {x: 1}\nb:\n  <<: *a\n  y: 2\n")
+            .unwrap();
+    assert_eq!(
+        decoded.value,
+        json!({"true": true, "1": 511, "mode": 1000, "text": "yes", "none": null, "version": 1.1, "a": {"x": 1}, "b": {"x": 1, "y": 2}})
+    );
+    let decoded = yaml(b"a:\n  b: 1\n  b: 2\n").unwrap();
+    assert_eq!(decoded.strict_errors, [r#"duplicate field "a.b""#]);
+}
+
+#[test]
+fn yaml_bombs_and_nonsense_are_refused() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let refs = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
+    }
+    assert!(yaml(bomb.as_bytes()).is_err());
+    assert!(yaml(b"a: [").is_err());
+    assert!(yaml(b"\xff\xfe\xfd").is_err());
+    assert!(yaml("[".repeat(10_000).as_bytes()).is_err());
+}
+
+#[test]
+fn content_types() {
+    assert_eq!(Encoding::from_content_type("application/json; charset=utf-8").unwrap(), Encoding::Json);
+    assert_eq!(Encoding::from_content_type("application/apply-patch+yaml").unwrap(), Encoding::Yaml);
+    assert_eq!(Encoding::from_content_type("text/html").unwrap_err().code, 415);
+}
+
+/// Wraps a message as a Kubernetes client does.
+fn body(api_version: &str, kind: &str, message: &impl prost::Message) -> Vec<u8> {
+    let unknown = k8s_pb::apimachinery::pkg::runtime::Unknown {
+        type_meta: Some(k8s_pb::apimachinery::pkg::runtime::TypeMeta {
+            api_version: Some(api_version.to_owned()),
+            kind: Some(kind.to_owned()),
+        }),
+        raw: Some(message.encode_to_vec()),
+        content_encoding: None,
+        content_type: None,
+    };
+    [protobuf::MAGIC.as_slice(), &unknown.encode_to_vec()].concat()
+}
+
+#[test]
+fn a_deployment_in_protobuf() {
+    use k8s_pb::{
+        api::{apps::v1 as apps, core::v1 as core},
+        apimachinery::pkg::{api::resource::Quantity, apis::meta::v1 as meta, util::intstr::IntOrString},
+    };
+    let container = core::Container {
+        name: Some("web".into()),
+        image: Some("nginx".into()),
+        stdin: Some(false),
+        working_dir: Some(String::new()),
+        resources: Some(core::ResourceRequirements {
+            limits: [("cpu".to_owned(), Quantity { string: Some("100m".into()) })].into(),
+            ..Default::default()
+        }),
+        liveness_probe: Some(core::Probe {
+            handler: Some(core::ProbeHandler {
+                http_get: Some(core::HttpGetAction {
+                    port: Some(IntOrString { r#type: Some(0), int_val: Some(80), str_val: Some(String::new()) }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let deployment = apps::Deployment {
+        metadata: Some(meta::ObjectMeta {
+            name: Some("web".into()),
+            namespace: Some(String::new()),
+            generation: Some(0),
+            creation_timestamp: Some(meta::Time::default()),
+            labels: [("app".to_owned(), "web".to_owned()), ("empty".to_owned(), String::new())].into(),
+            ..Default::default()
+        }),
+        spec: Some(apps::DeploymentSpec {
+            replicas: Some(0),
+            paused: Some(false),
+            template: Some(core::PodTemplateSpec {
+                spec: Some(core::PodSpec {
+                    containers: vec![container],
+                    volumes: vec![core::Volume {
+                        name: Some("tmp".into()),
+                        volume_source: Some(core::VolumeSource {
+                            empty_dir: Some(core::EmptyDirVolumeSource::default()),
+                            ..Default::default()
+                        }),
+                    }],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        status: Some(apps::DeploymentStatus { replicas: Some(0), ..Default::default() }),
+    };
+    let decoded = decode(Encoding::Protobuf, &body("apps/v1", "Deployment", &deployment)).unwrap();
+    assert_eq!(
+        decoded.value,
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "labels": {"app": "web", "empty": ""}},
+            "spec": {"replicas": 0, "template": {"spec": {
+                "containers": [{"name": "web", "image": "nginx", "resources": {"limits": {"cpu": "100m"}},
+                    "livenessProbe": {"httpGet": {"port": 80}}}],
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+            }}},
+            "status": {"replicas": 0},
+        })
+    );
+}
+
+#[test]
+fn options_go_by_the_version_of_any_group() {
+    let options = k8s_pb::apimachinery::pkg::apis::meta::v1::DeleteOptions {
+        grace_period_seconds: Some(0),
+        propagation_policy: Some("Background".into()),
+        ..Default::default()
+    };
+    let value = protobuf::decode(&body("policy/v1", "DeleteOptions", &options)).unwrap();
+    assert_eq!(
+        value,
+        json!({"apiVersion": "policy/v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "propagationPolicy": "Background"})
+    );
+}
+
+#[test]
+fn protobuf_errors() {
+    assert_eq!(protobuf::decode(b"{}").unwrap_err(), protobuf::Error::Magic);
+    assert!(matches!(protobuf::decode(b"k8s\0\xff").unwrap_err(), protobuf::Error::Malformed(_)));
+    let message = k8s_pb::api::core::v1::Pod::default();
+    assert!(matches!(
+        protobuf::decode(&body("example.com/v1", "Foo", &message)).unwrap_err(),
+        protobuf::Error::UnknownKind { .. }
+    ));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        let _ = json(&bytes);
+        let _ = yaml(&bytes);
+        let _ = protobuf::decode(&bytes);
+        let _ = protobuf::decode(&body("v1", "Pod", &k8s_pb::api::core::v1::ConfigMap {
+            data: [("a".to_owned(), String::from_utf8_lossy(&bytes).into_owned())].into(), ..Default::default() }));
+        let raw = k8s_pb::apimachinery::pkg::runtime::RawExtension { raw: Some(bytes) };
+        let _ = protobuf::decode(&body("v1", "Pod", &raw));
+    }
+}
