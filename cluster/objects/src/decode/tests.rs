@@ -26,11 +26,11 @@ fn malformed_json_is_a_bad_request() {
 #[test]
 fn yaml_is_read_as_kubectl_reads_it() {
     let decoded =
-        yaml(b"on: yes\n1: 0777\nmode: 1e3\ntext: \"yes\"\nnone: ~\nversion: 1.10\na: &a {x: 1}\nb:\n  <<: *a\n  y: 2\n")
+        yaml(b"on: yes\n1: 0777\nmode: 1e3\ntext: \"yes\"\nnone: ~\nversion: 1.10\na: &a {x: 1}\nb:\n  <<: *a\n  z: 2\n")
             .unwrap();
     assert_eq!(
         decoded.value,
-        json!({"true": true, "1": 511, "mode": 1000, "text": "yes", "none": null, "version": 1.1, "a": {"x": 1}, "b": {"x": 1, "y": 2}})
+        json!({"true": true, "1": 511, "mode": 1000, "text": "yes", "none": null, "version": 1.1, "a": {"x": 1}, "b": {"x": 1, "z": 2}})
     );
     let decoded = yaml(b"a:\n  b: 1\n  b: 2\n").unwrap();
     assert_eq!(decoded.strict_errors, [r#"duplicate field "a.b""#]);
