@@ -1,5 +1,7 @@
 //! The rules of Kubernetes that no schema states: names, immutable fields, references within an object.
 
+pub mod names;
+
 use serde_json::Value;
 
 use crate::{Cause, resource::ResourceDefinition};
