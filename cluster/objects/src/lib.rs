@@ -16,3 +16,6 @@ pub mod table;
 pub mod validation;
 
 pub use status::{Cause, CauseReason, Reason, Status};
+
+/// The Kubernetes version whose API this is.
+pub const KUBERNETES_VERSION: &str = "v1.33.4";
