@@ -98,7 +98,11 @@ impl Connection {
 
     /// Begins to record. A connection that is new is recorded from its handshake.
     pub(super) fn tap(&self, tap: &Arc<Tap>) {
-        self.taps.lock().push(Arc::downgrade(tap));
+        let tap = Arc::downgrade(tap);
+        let mut taps = self.taps.lock();
+        if !taps.iter().any(|known| Weak::ptr_eq(known, &tap)) {
+            taps.push(tap);
+        }
         self.tapped.store(true, Ordering::Release);
     }
 

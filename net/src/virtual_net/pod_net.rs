@@ -94,7 +94,11 @@ impl PodNet {
                 Ok(Lookup { name: outside, addresses })
             }
             Resolved::Outside(outside) => {
-                let hint = if outside.eq_ignore_ascii_case(name) { String::new() } else { format!(" (an alias of {outside})") };
+                let hint = if outside.eq_ignore_ascii_case(name.trim_end_matches('.')) {
+                    String::new()
+                } else {
+                    format!(" (an alias of {outside})")
+                };
                 Err(io::Error::new(io::ErrorKind::NotFound, format!("no such host: {name}{hint}")))
             }
         }
@@ -196,7 +200,8 @@ impl PodNet {
         let client = self.host.free_local_address(delivery.client, delivery.destination)?;
         let wire = [client, delivery.destination];
         let connection = Connection::new(wire, [&self.host, &delivery.server], self.fabric.options.buffer);
-        taps.iter().for_each(|tap| connection.tap(tap));
+        // Those who began to record while this connection waited are among them too.
+        self.fabric.taps().iter().filter(|tap| tap.wants(&connection)).for_each(|tap| connection.tap(tap));
         connection.record_handshake();
         if !local {
             connection.impair(&self.fabric.conditions_between(client.ip(), delivery.destination.ip()));
