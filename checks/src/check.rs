@@ -164,6 +164,9 @@ pub struct SplitProbe {
     pub by: String,
     /// Destination → weight, relative to the sum.
     pub shares: BTreeMap<String, u32>,
+    /// How many at the same time.
+    #[serde(default = "default_split_concurrency")]
+    pub concurrency: u32,
     /// How far off a share must be to be refused for sure; see [`crate::sequential::default_margin`].
     #[serde(default)]
     pub margin: Option<f64>,
@@ -223,6 +226,10 @@ fn default_deadline() -> u64 {
 
 fn default_count() -> u32 {
     1
+}
+
+fn default_split_concurrency() -> u32 {
+    10
 }
 
 fn default_lookback() -> u64 {

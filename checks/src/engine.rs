@@ -179,8 +179,8 @@ async fn hold(prober: &Prober, check: &Check) -> Result<Verdict, ProbeError> {
     }
 }
 
-/// Samples a split until the test decides. An answer without the wanted field counts as its status or error, which no share
-/// expects: a route that fails is off, whatever the others do.
+/// Samples a split until the test decides. A response without the wanted field counts as `status 503` (or what it
+/// was), and a request without a response as the kind of its error (`timeout`), so that a route that fails is seen to.
 async fn sample(prober: &Prober, split: &SplitProbe) -> Result<Verdict, ProbeError> {
     let mut test = SplitTest::new(&split.shares, split.margin);
     let mut odd: Option<Value> = None;
@@ -191,7 +191,7 @@ async fn sample(prober: &Prober, split: &SplitProbe) -> Result<Verdict, ProbeErr
                 ProbeError::new(message).with_hint("the shares lie just between what passes and what fails; check the weights")
             );
         }
-        for outcome in send(prober, &split.from, &split.request, SPLIT_BATCH, 10).await? {
+        for outcome in send(prober, &split.from, &split.request, SPLIT_BATCH, split.concurrency).await? {
             let (category, seen) = categorise(&outcome, &split.by);
             if !split.shares.contains_key(&category) {
                 odd.get_or_insert(seen);
@@ -216,10 +216,9 @@ async fn sample(prober: &Prober, split: &SplitProbe) -> Result<Verdict, ProbeErr
 
 fn categorise(outcome: &Outcome, by: &str) -> (String, Value) {
     let seen = observation(outcome);
-    let category = field(&seen, by).unwrap_or_else(|| match (&outcome.error, outcome.status) {
-        (Some(failure), _) => format!("error: {}", failure.message),
-        (None, Some(status)) => format!("status {status}"),
-        (None, None) => "nothing".to_owned(),
+    let category = field(&seen, by).unwrap_or_else(|| match outcome.status {
+        Some(status) => format!("status {status}"),
+        None => field(&seen, "error.kind").unwrap_or_else(|| "nothing".to_owned()),
     });
     (category, seen)
 }

@@ -57,6 +57,9 @@ pub struct StepFile {
     pub title: Text,
     /// The learner's files, in the order they are applied.
     pub files: Vec<String>,
+    /// Namespaces whose Deployments are restarted after the step is solved or reset, because it changes what is injected.
+    #[serde(default)]
+    pub restart: Vec<String>,
 }
 
 /// A lab, loaded and checked.
