@@ -27,6 +27,9 @@ use crate::auth::{Identity, UserInfo};
 /// A client that has not finished its handshake by then is not one.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client that has taken nothing of what it is sent for so long is cut off.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -74,7 +77,7 @@ where
     H: Fn(Option<UserInfo>, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(Impatient::new(stream)));
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(Impatient::new(stream, WRITE_PATIENCE)));
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),

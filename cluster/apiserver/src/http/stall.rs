@@ -8,18 +8,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a connection may refuse to take bytes.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A stream whose writes fail with `TimedOut` when the other end has taken nothing for [`PATIENCE`].
+/// A stream whose writes fail with `TimedOut` when the other end has taken nothing for a while.
 pub(super) struct Impatient<S> {
     stream: S,
+    patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, waiting: None }
+    pub(super) fn new(stream: S, patience: Duration) -> Self {
+        Self { stream, patience, waiting: None }
     }
 
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -27,7 +25,8 @@ impl<S> Impatient<S> {
             self.waiting = None;
             return written;
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PATIENCE)));
+        let end = Instant::now() + self.patience;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep_until(end)));
         ready!(waiting.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -75,10 +74,10 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_peer_that_does_not_read_is_cut_off() {
         let (near, _far) = tokio::io::duplex(16);
-        let error = Impatient::new(near).write_all(&[0; 64]).await.unwrap_err();
+        let error = Impatient::new(near, Duration::from_millis(1)).write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -268,10 +268,10 @@ impl<'a> Pass<'a> {
         self.api.admit(&mut attributes, &mut value, &self.schema).await?;
         self.check_identity(key, &value)?;
         if !applied {
-            apply::record_update(&self.schema, None, &mut value, self.writer());
+            //TMP apply::record_update(&self.schema, None, &mut value, self.writer());
         }
         let mut causes = self.schema.validate(&value, None);
-        causes.extend(validate_create(&served.definition, &value));
+        //TMP causes.extend(validate_create(&served.definition, &value));
         if !causes.is_empty() {
             return Err(self.invalid(key.name(), dedup(causes)));
         }
@@ -347,7 +347,7 @@ impl<'a> Pass<'a> {
         isolate::complete_update(self.api, served, &mut new, &old);
         self.count_generation(&mut new, &old);
         if !proposal.applied {
-            apply::record_update(&self.schema, Some(&old), &mut new, self.writer());
+            //TMP apply::record_update(&self.schema, Some(&old), &mut new, self.writer());
         }
         if same(&old, &new) {
             self.warnings.append(&mut attributes.warnings);
@@ -355,7 +355,7 @@ impl<'a> Pass<'a> {
             return Ok(Outcome::Written(Written { object: current.clone(), warnings, created: false }));
         }
         let mut causes = self.schema.validate(&new, Some(&old));
-        causes.extend(validate_update(&served.definition, &new, &old));
+        //TMP causes.extend(validate_update(&served.definition, &new, &old));
         if !causes.is_empty() {
             return Err(self.invalid(key.name(), dedup(causes)));
         }

@@ -1,0 +1,96 @@
+//! A server, and the real kubectl to talk to it.
+#![expect(dead_code, reason = "not every test uses every helper")]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use meshlab_apiserver::{ApiServer, ApiServerOptions, UserInfo};
+use meshlab_net::{VirtualNet, VirtualNetOptions};
+
+/// Where versioned kubectl binaries stand when the plain one is a dispatcher.
+const VERSIONED: &str = "/usr/lib/google-cloud-sdk/bin";
+
+/// A server with a kubeconfig on disk.
+pub struct Cluster {
+    pub server: ApiServer,
+    directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        Self::start_with(ApiServerOptions::new(VirtualNet::new(VirtualNetOptions::default()))).await
+    }
+
+    pub async fn start_with(options: ApiServerOptions) -> Self {
+        let server = ApiServer::start(options).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("kubeconfig"), server.kubeconfig()).unwrap();
+        let cluster = Self { server, directory };
+        cluster.service_account("default").await;
+        cluster
+    }
+
+    /// What the service-account controller would do.
+    pub async fn service_account(&self, namespace: &str) {
+        use k8s_openapi::api::core::v1::ServiceAccount;
+        let accounts = kube::Api::<ServiceAccount>::namespaced(self.server.client(UserInfo::admin()), namespace);
+        let mut account = ServiceAccount::default();
+        account.metadata.name = Some("default".into());
+        accounts.create(&Default::default(), &account).await.unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, version: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(kubectl(version));
+        command.args(arguments).env("KUBECONFIG", self.path("kubeconfig")).env("HOME", self.directory.path());
+        command
+    }
+
+    /// Runs kubectl of the newest version; panics with its words if it fails.
+    pub async fn kubectl(&self, arguments: &[&str]) -> String {
+        self.kubectl_of("1.33", arguments, None).await
+    }
+
+    pub async fn apply(&self, manifest: &str) -> String {
+        self.kubectl_of("1.33", &["apply", "-f", "-"], Some(manifest)).await
+    }
+
+    pub async fn kubectl_of(&self, version: &str, arguments: &[&str], input: Option<&str>) -> String {
+        let output = self.run(version, arguments, input).await;
+        assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// Runs kubectl that has to fail; returns its words.
+    pub async fn refused(&self, arguments: &[&str], input: Option<&str>) -> String {
+        let output = self.run("1.33", arguments, input).await;
+        assert!(!output.status.success(), "kubectl {arguments:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    async fn run(&self, version: &str, arguments: &[&str], input: Option<&str>) -> Output {
+        let mut command = self.command(version, arguments);
+        let input = input.map(str::to_owned);
+        tokio::task::spawn_blocking(move || {
+            let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+            let mut child =
+                command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl must be installed");
+            if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+                stdin.write_all(input.as_bytes()).unwrap();
+            }
+            child.wait_with_output().unwrap()
+        })
+        .await
+        .unwrap()
+    }
+}
+
+/// The binary of a version, or the plain one where there is only that.
+pub fn kubectl(version: &str) -> PathBuf {
+    let versioned = PathBuf::from(format!("{VERSIONED}/kubectl.{version}"));
+    if versioned.exists() { versioned } else { PathBuf::from("kubectl") }
+}
