@@ -29,6 +29,8 @@ mod outcome;
 mod port_forward;
 mod remote_command;
 pub mod spdy;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 pub use negotiate::{PortForwardUpgrade, RemoteCommandUpgrade, UpgradeError};

@@ -8,6 +8,8 @@ mod session;
 pub use frame::{DataFrame, Frame, FrameError, RstStatus};
 pub use headers::{HeaderError, Headers};
 
+#[cfg(test)]
+pub(crate) use headers::Compressor as HeaderCompressor;
 pub(crate) use session::{SpdyStream, refuse, serve};
 
 /// Decodes everything a client might send on a fresh connection: frames, and the header blocks within them. Never panics and never

@@ -250,3 +250,39 @@ async fn a_full_disk_ends_the_recording_and_not_the_traffic() {
     assert_eq!(capture.stop().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     assert_eq!(who(&client, "10.244.0.3:80").await.unwrap(), "server");
 }
+
+/// Run with `cargo test -p meshlab-net -- --ignored` where Wireshark's command line is installed.
+#[tokio::test]
+#[ignore = "needs tshark"]
+async fn wireshark_follows_the_stream_and_finds_nothing_to_complain_about() {
+    let network = network();
+    let (client, server) = (pod(&network, "10.244.0.2", "client"), pod(&network, "10.244.0.3", "server"));
+    let mut listener = server.listen(at("0.0.0.0:80")).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("capture.pcap");
+    let capture = network.capture(CaptureOptions::link(Link::All), std::fs::File::create(&path).unwrap()).unwrap();
+    let body = "x".repeat(100_000);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let serve = async {
+        let mut stream = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 37]).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    };
+    let request = async {
+        let mut stream = client.connect(at("10.244.0.3:80")).await.unwrap();
+        exchange(&mut stream, b"GET /hello HTTP/1.1\r\nHost: server\r\n\r\n").await.unwrap()
+    };
+    let ((), received) = tokio::join!(serve, request);
+    assert_eq!(received, answer.as_bytes());
+    capture.stop().unwrap();
+
+    let tshark = |arguments: &[&str]| {
+        let checks = ["-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-r"];
+        let output = std::process::Command::new("tshark").args(checks).arg(&path).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(tshark(&["-Y", "tcp.analysis.flags || _ws.malformed || _ws.expert.severity >= 0x600000"]), "");
+    let http = tshark(&["-Y", "http", "-T", "fields", "-e", "http.request.uri", "-e", "http.response.code"]);
+    assert_eq!(http.split_whitespace().collect::<Vec<_>>(), ["/hello", "200"]);
+}

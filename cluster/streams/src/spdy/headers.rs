@@ -81,16 +81,16 @@ impl Decompressor {
 }
 
 /// One direction of a connection, compressed.
-pub(super) struct Compressor(Compress);
+pub(crate) struct Compressor(Compress);
 
 impl Compressor {
-    pub(super) fn new() -> Result<Self, HeaderError> {
+    pub(crate) fn new() -> Result<Self, HeaderError> {
         let mut compress = Compress::new(Compression::fast(), true);
         compress.set_dictionary(&DICTIONARY).map_err(|error| HeaderError::Compression(error.to_string()))?;
         Ok(Self(compress))
     }
 
-    pub(super) fn encode(&mut self, headers: &Headers) -> Result<Bytes, HeaderError> {
+    pub(crate) fn encode(&mut self, headers: &Headers) -> Result<Bytes, HeaderError> {
         let mut block = Vec::new();
         block.put_u32(headers.0.len() as u32);
         for text in headers.0.iter().flat_map(|(name, value)| [name, value]) {
