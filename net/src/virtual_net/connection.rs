@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -81,7 +82,7 @@ impl Connection {
         let was_cut = self.conditions.is_cut();
         self.conditions.set(conditions);
         if conditions.reset {
-            self.kill();
+            self.kill(Side::Server);
         } else if was_cut && !self.conditions.is_cut() {
             for pipe in &self.pipes {
                 pipe.wake_reader();
@@ -89,10 +90,11 @@ impl Connection {
         }
     }
 
-    /// Resets both ends.
-    pub(super) fn kill(&self) {
-        if self.pipes.iter().map(|pipe| pipe.end(End::Reset, std::time::Duration::ZERO)).fold(false, |a, b| a | b) {
-            self.record(Side::Server, Flags::RST | Flags::ACK, &[], 0);
+    /// Resets both ends; `by` is the one that sends the packet.
+    pub(super) fn kill(&self, by: Side) {
+        let was_open = self.pipes.each_ref().map(|pipe| pipe.end(End::Reset, Duration::ZERO));
+        if was_open != [false, false] {
+            self.record(by, Flags::RST | Flags::ACK, &[], 0);
         }
     }
 
@@ -203,9 +205,9 @@ impl VirtualStream {
     /// Ends the connection as a crash would: the peer sees `ConnectionReset`.
     pub fn reset(self) {
         match &self.inner {
-            Inner::Virtual(end) => end.connection.kill(),
+            Inner::Virtual(end) => end.connection.kill(end.side),
             // Zero linger makes the close that follows a reset.
-            Inner::Os(stream) => drop(socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))),
+            Inner::Os(stream) => drop(socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))),
         }
     }
 }

@@ -220,10 +220,21 @@ impl Fabric {
         self.tables.read().taps.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Puts a connection into the condition its link is in.
+    pub(super) fn impair(&self, connection: &Connection) {
+        if connection.is_local() {
+            return;
+        }
+        let [client, server] = connection.addresses();
+        // The lock is held until the connection has changed: a condition added meanwhile would otherwise be overwritten by what
+        // was true before it.
+        let tables = self.tables.read();
+        connection.impair(&Conditions::of(&tables.conditions, client.ip(), server.ip()));
+    }
+
     fn conditions_changed(&self) {
-        for connection in self.connections().into_iter().filter(|connection| !connection.is_local()) {
-            let [client, server] = connection.addresses();
-            connection.impair(&self.conditions_between(client.ip(), server.ip()));
+        for connection in self.connections() {
+            self.impair(&connection);
         }
         self.conditions_changed.send_modify(|count| *count += 1);
     }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, VirtualStream};
+use super::connection::{Connection, Side, VirtualStream};
 use super::redirect::Redirect;
 
 /// The ports a kernel hands out by itself: `net.ipv4.ip_local_port_range` by default.
@@ -183,7 +183,8 @@ impl Host {
         let listeners = std::mem::take(&mut *self.listeners.lock());
         drop(listeners);
         for connection in self.connections() {
-            connection.kill();
+            let [client, _] = connection.addresses();
+            connection.kill(if client.ip() == self.address { Side::Client } else { Side::Server });
         }
     }
 }
@@ -214,6 +215,11 @@ impl crate::Listener for VirtualListener {
 impl Drop for VirtualListener {
     fn drop(&mut self) {
         self.host.stop_listening(self.address.port(), self.id);
+        self.incoming.close();
+        // As a kernel does with connections that nobody will accept any more.
+        while let Ok(stream) = self.incoming.try_recv() {
+            stream.reset();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::capture::Tap;
-use super::connection::{Connection, VirtualStream};
+use super::connection::{Connection, Side, VirtualStream};
 use super::dns::{self, Lookup, Resolved};
 use super::fabric::{Egress, Fabric};
 use super::host::{Host, HostOptions, VirtualListener};
@@ -203,14 +203,12 @@ impl PodNet {
         // Those who began to record while this connection waited are among them too.
         self.fabric.taps().iter().filter(|tap| tap.wants(&connection)).for_each(|tap| connection.tap(tap));
         connection.record_handshake();
-        if !local {
-            connection.impair(&self.fabric.conditions_between(client.ip(), delivery.destination.ip()));
-        }
+        self.fabric.impair(&connection);
         let (ours, theirs) = VirtualStream::pair(&connection, dialled, delivery.socket, delivery.original_destination);
         place.send(theirs);
         // A host detached in the meantime has reset what it knew, which this connection was not part of yet.
         if self.host.check_attached().and_then(|()| delivery.server.check_attached()).is_err() {
-            connection.kill();
+            connection.kill(Side::Server);
         }
         Ok(ours)
     }

@@ -188,6 +188,17 @@ async fn a_full_backlog_makes_clients_wait() {
 }
 
 #[tokio::test]
+async fn connections_that_nobody_will_accept_are_reset() {
+    let network = network();
+    let (client, server) = (pod(&network, "10.244.0.2", "client"), pod(&network, "10.244.0.3", "server"));
+    let listener = server.listen(at("0.0.0.0:80")).await.unwrap();
+    let mut waiting = client.connect(at("10.244.0.3:80")).await.unwrap();
+    drop(listener);
+    assert_eq!(waiting.read(&mut [0; 8]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(client.connect(at("10.244.0.3:80")).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
 async fn a_detached_pod_is_gone_at_once() {
     let network = network();
     let (client, server) = (pod(&network, "10.244.0.2", "client"), pod(&network, "10.244.0.3", "server"));
