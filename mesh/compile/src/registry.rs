@@ -1,0 +1,416 @@
+//! The services of the mesh, whether Kubernetes or a ServiceEntry made them known.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use meshlab_istio_api::{Location, Object, Resolution as EntryResolution, ServiceEntry, WorkloadEntry};
+use meshlab_proxy_config::Origin;
+
+use crate::kubernetes::{EndpointSlice, Labels, Pod, Service, TargetPort, locality};
+use crate::protocol::Protocol;
+use crate::sources::{Key, Sources};
+use crate::visibility::Visibility;
+
+/// A service that traffic can be sent to.
+#[derive(Debug, Clone)]
+pub struct MeshService {
+    /// Full host name.
+    pub host: String,
+    /// Short name.
+    pub name: String,
+    /// Namespace of the object that made it known.
+    pub namespace: String,
+    /// Its virtual addresses; none if it is found by name only.
+    pub addresses: Vec<IpNet>,
+    /// Its ports.
+    pub ports: Vec<MeshPort>,
+    /// How its endpoints are found.
+    pub resolution: Resolution,
+    /// Who made it known.
+    pub registry: Registry,
+    /// Outside the mesh: no automatic mutual TLS.
+    pub external: bool,
+    /// Who sees it.
+    pub visibility: Visibility,
+    /// Names its servers may have.
+    pub subject_alt_names: Vec<String>,
+    /// Its endpoints, by its own port number.
+    pub endpoints: BTreeMap<u16, Vec<Arc<Instance>>>,
+    /// The object.
+    pub origin: Origin,
+    /// When that was made.
+    pub created: String,
+    /// Labels of the object.
+    pub labels: Labels,
+    /// Pods it selects, for a Kubernetes service.
+    pub selector: Labels,
+    /// The other name that it stands for (type ExternalName).
+    pub external_name: Option<String>,
+    /// Traffic stays close (`trafficDistribution`).
+    pub prefer_close: bool,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone)]
+pub struct MeshPort {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub number: u16,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The pods' port; by name it differs from pod to pod.
+    pub target: TargetPort,
+}
+
+/// How the endpoints of a service are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// The control plane tells them.
+    Eds,
+    /// The client has an address already.
+    Passthrough,
+    /// By name; every answer is one.
+    Dns,
+    /// By name; the first answer is taken.
+    DnsRoundRobin,
+}
+
+/// Who made a service known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registry {
+    /// A Service.
+    Kubernetes,
+    /// A ServiceEntry.
+    External,
+}
+
+/// One endpoint of a service's port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// IP address, or a name to resolve.
+    pub address: String,
+    /// Port.
+    pub port: u16,
+    /// Relative weight, at least 1.
+    pub weight: u32,
+    /// Labels of the workload.
+    pub labels: Arc<Labels>,
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Name of the workload.
+    pub workload: String,
+    /// Service account of the workload.
+    pub service_account: String,
+    /// It has a sidecar.
+    pub sidecar: bool,
+    /// `region/zone/subzone`.
+    pub locality: String,
+    /// Its node.
+    pub node: String,
+}
+
+impl MeshService {
+    /// The port with this number.
+    pub fn port(&self, number: u16) -> Option<&MeshPort> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// The single address that its listeners are bound to, if it has one.
+    pub fn single_address(&self) -> Option<IpAddr> {
+        self.addresses.iter().find(|net| net.prefix_len() == net.max_prefix_len()).map(IpNet::addr)
+    }
+
+    /// Order in which services compete.
+    fn age_order(&self) -> (&str, &str, &str) {
+        (&self.created, &self.host, &self.namespace)
+    }
+}
+
+/// All services, the oldest first.
+pub fn services(sources: &Sources) -> Vec<Arc<MeshService>> {
+    let slices = slices_by_service(sources);
+    let mut out: Vec<MeshService> = sources.services.values().map(|service| from_service(service, &slices, sources)).collect();
+    for entry in sources.service_entries.values() {
+        out.extend(from_entry(entry, sources));
+    }
+    out.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+    out.into_iter().map(Arc::new).collect()
+}
+
+fn slices_by_service(sources: &Sources) -> BTreeMap<Key, Vec<&EndpointSlice>> {
+    let mut out: BTreeMap<Key, Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in sources.endpoint_slices.values() {
+        if let Some(service) = slice.meta.labels.get("kubernetes.io/service-name") {
+            out.entry((slice.meta.namespace.clone(), service.clone())).or_default().push(slice);
+        }
+    }
+    out
+}
+
+fn from_service(service: &Service, slices: &BTreeMap<Key, Vec<&EndpointSlice>>, sources: &Sources) -> MeshService {
+    let spec = &service.spec;
+    let mesh = &sources.mesh;
+    let ports: Vec<MeshPort> = spec
+        .ports
+        .iter()
+        .map(|port| MeshPort {
+            name: port.name.clone(),
+            number: port.port,
+            protocol: Protocol::of_service_port(port.port, &port.name, &port.protocol, port.app_protocol.as_deref()),
+            target: port.target_port.clone().unwrap_or(TargetPort::Number(port.port)),
+        })
+        .collect();
+    let addresses: Vec<IpNet> = std::iter::once(&spec.cluster_ip)
+        .chain(&spec.cluster_ips)
+        .filter_map(|address| address.parse::<IpAddr>().ok())
+        .map(IpNet::from)
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let external_name = (spec.r#type == "ExternalName" && !spec.external_name.is_empty()).then(|| spec.external_name.clone());
+    let resolution = match (&external_name, spec.cluster_ip.as_str()) {
+        (Some(_), _) => Resolution::Dns,
+        (None, "None") => Resolution::Passthrough,
+        _ => Resolution::Eds,
+    };
+    let export_to: Vec<String> = service
+        .meta
+        .annotations
+        .get("networking.istio.io/exportTo")
+        .map(|list| list.split(',').map(|entry| entry.trim().to_owned()).filter(|entry| !entry.is_empty()).collect())
+        .unwrap_or_default();
+    let key = (service.meta.namespace.clone(), service.meta.name.clone());
+    let mut endpoints: BTreeMap<u16, Vec<Arc<Instance>>> = ports.iter().map(|port| (port.number, Vec::new())).collect();
+    if let Some(name) = &external_name {
+        for port in &ports {
+            endpoints.insert(port.number, vec![Arc::new(named_instance(name.clone(), port.number, &service.meta.namespace))]);
+        }
+    }
+    for slice in slices.get(&key).into_iter().flatten() {
+        slice_instances(slice, &ports, sources, &mut endpoints);
+    }
+    for list in endpoints.values_mut() {
+        list.sort_by(|a, b| (&a.address, a.port).cmp(&(&b.address, b.port)));
+        list.dedup_by(|a, b| a.address == b.address && a.port == b.port);
+    }
+    MeshService {
+        host: format!("{}.{}.svc.{}", service.meta.name, service.meta.namespace, mesh.domain_suffix),
+        name: service.meta.name.clone(),
+        namespace: service.meta.namespace.clone(),
+        addresses,
+        ports,
+        resolution,
+        registry: Registry::Kubernetes,
+        external: external_name.is_some(),
+        visibility: Visibility::parse(&export_to, &mesh.default_service_export_to, &service.meta.namespace),
+        subject_alt_names: Vec::new(),
+        endpoints,
+        origin: origin("Service", &service.meta.namespace, &service.meta.name, ""),
+        created: service.meta.creation_timestamp.clone(),
+        labels: service.meta.labels.clone(),
+        selector: spec.selector.clone(),
+        external_name,
+        prefer_close: spec.traffic_distribution.starts_with("PreferClose") || spec.traffic_distribution.starts_with("PreferSame"),
+    }
+}
+
+/// The ready members of a slice, under the service ports that their port names stand for.
+fn slice_instances(slice: &EndpointSlice, ports: &[MeshPort], sources: &Sources, out: &mut BTreeMap<u16, Vec<Arc<Instance>>>) {
+    for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.conditions.ready != Some(false)) {
+        let pod = endpoint
+            .target_ref
+            .as_ref()
+            .filter(|target| target.kind == "Pod")
+            .and_then(|target| sources.pods.get(&(slice.meta.namespace.clone(), target.name.clone())));
+        let template = match pod {
+            Some(pod) => pod_instance(pod, sources),
+            None => {
+                let mut instance = named_instance(String::new(), 0, &slice.meta.namespace);
+                instance.node = endpoint.node_name.clone().unwrap_or_default();
+                instance.locality = node_locality(&instance.node, sources);
+                instance
+            }
+        };
+        for address in &endpoint.addresses {
+            for slice_port in &slice.ports {
+                let name = slice_port.name.as_deref().unwrap_or_default();
+                let (Some(number), Some(port)) = (slice_port.port, ports.iter().find(|port| port.name == name)) else { continue };
+                let instance = Instance { address: address.clone(), port: number, ..template.clone() };
+                out.entry(port.number).or_default().push(Arc::new(instance));
+            }
+        }
+    }
+}
+
+fn named_instance(address: String, port: u16, namespace: &str) -> Instance {
+    Instance {
+        address,
+        port,
+        weight: 1,
+        labels: Arc::default(),
+        namespace: namespace.to_owned(),
+        workload: String::new(),
+        service_account: String::new(),
+        sidecar: false,
+        locality: String::new(),
+        node: String::new(),
+    }
+}
+
+fn pod_instance(pod: &Pod, sources: &Sources) -> Instance {
+    Instance {
+        address: pod.status.pod_ip.clone(),
+        port: 0,
+        weight: 1,
+        labels: Arc::new(pod.meta.labels.clone()),
+        namespace: pod.meta.namespace.clone(),
+        workload: pod.workload().to_owned(),
+        service_account: pod.service_account().to_owned(),
+        sidecar: pod.has_sidecar(),
+        locality: pod_locality(pod, sources),
+        node: pod.spec.node_name.clone(),
+    }
+}
+
+/// The locality of a pod: its own label `istio-locality`, else its node's.
+pub fn pod_locality(pod: &Pod, sources: &Sources) -> String {
+    match pod.meta.labels.get("istio-locality") {
+        // Labels cannot have slashes, so Istio writes dots.
+        Some(label) if !label.is_empty() => label.replace('.', "/"),
+        _ => node_locality(&pod.spec.node_name, sources),
+    }
+}
+
+fn node_locality(node: &str, sources: &Sources) -> String {
+    sources.nodes.get(&(String::new(), node.to_owned())).map(|node| node.locality()).unwrap_or_default()
+}
+
+fn from_entry(object: &Object<ServiceEntry>, sources: &Sources) -> Vec<MeshService> {
+    let entry = &object.spec;
+    let mesh = &sources.mesh;
+    let namespace = &object.meta.namespace;
+    let ports: Vec<MeshPort> = entry
+        .ports
+        .iter()
+        .filter_map(|port| {
+            let number = u16::try_from(port.number).ok()?;
+            let target = u16::try_from(port.target_port).ok().filter(|target| *target != 0).unwrap_or(number);
+            let protocol = match Protocol::parse(&port.protocol) {
+                Protocol::Sniffed => Protocol::of_service_port(number, "", "TCP", None),
+                protocol => protocol,
+            };
+            Some(MeshPort { name: port.name.clone(), number, protocol, target: TargetPort::Number(target) })
+        })
+        .collect();
+    let addresses: Vec<IpNet> = entry
+        .addresses
+        .iter()
+        .filter_map(|text| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)))
+        .collect();
+    let resolution = match entry.resolution {
+        EntryResolution::None => Resolution::Passthrough,
+        EntryResolution::Static => Resolution::Eds,
+        EntryResolution::Dns => Resolution::Dns,
+        EntryResolution::DnsRoundRobin | EntryResolution::DynamicDns => Resolution::DnsRoundRobin,
+    };
+    let workloads = entry_workloads(entry, namespace, sources);
+    entry
+        .hosts
+        .iter()
+        .map(|host| {
+            let mut endpoints: BTreeMap<u16, Vec<Arc<Instance>>> = BTreeMap::new();
+            for port in &ports {
+                let TargetPort::Number(target) = port.target else { continue };
+                let mut list: Vec<Arc<Instance>> = workloads
+                    .iter()
+                    .map(|(instance, ports)| {
+                        let number = ports.get(&port.name).and_then(|number| u16::try_from(*number).ok()).unwrap_or(target);
+                        Arc::new(Instance { port: number, ..instance.clone() })
+                    })
+                    .collect();
+                let by_name = matches!(resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+                if list.is_empty() && by_name && entry.workload_selector.is_none() && !host.starts_with('*') {
+                    list.push(Arc::new(named_instance(host.clone(), target, namespace)));
+                }
+                endpoints.insert(port.number, list);
+            }
+            MeshService {
+                host: host.to_lowercase(),
+                name: host.clone(),
+                namespace: namespace.clone(),
+                addresses: addresses.clone(),
+                ports: ports.clone(),
+                resolution,
+                registry: Registry::External,
+                external: entry.location == Location::MeshExternal,
+                visibility: Visibility::parse(&entry.export_to, &mesh.default_service_export_to, namespace),
+                subject_alt_names: entry.subject_alt_names.clone(),
+                endpoints,
+                origin: origin("ServiceEntry", namespace, &object.meta.name, ""),
+                created: object.meta.creation_timestamp.clone(),
+                labels: object.meta.labels.clone(),
+                selector: entry.workload_selector.as_ref().map(|selector| selector.labels.clone()).unwrap_or_default(),
+                external_name: None,
+                prefer_close: false,
+            }
+        })
+        .collect()
+}
+
+/// The endpoints of a service entry, with the ports that each names.
+fn entry_workloads(entry: &ServiceEntry, namespace: &str, sources: &Sources) -> Vec<(Instance, BTreeMap<String, u32>)> {
+    let mut out: Vec<(Instance, BTreeMap<String, u32>)> = entry
+        .endpoints
+        .iter()
+        .map(|workload| (entry_instance(workload, &workload.labels, namespace, ""), workload.ports.clone()))
+        .collect();
+    if let Some(selector) = &entry.workload_selector {
+        for ((ns, name), object) in
+            sources.workload_entries.range((namespace.to_owned(), String::new())..).take_while(|((ns, _), _)| ns == namespace)
+        {
+            let mut labels = object.meta.labels.clone();
+            labels.extend(object.spec.labels.clone());
+            if ns == namespace && selects(&selector.labels, &labels) {
+                out.push((entry_instance(&object.spec, &labels, namespace, name), object.spec.ports.clone()));
+            }
+        }
+        for pod in sources.pods.values() {
+            let running = pod.status.phase == "Running" && pod.address().is_some();
+            if pod.meta.namespace == namespace && running && selects(&selector.labels, &pod.meta.labels) {
+                out.push((pod_instance(pod, sources), BTreeMap::new()));
+            }
+        }
+    }
+    out
+}
+
+fn entry_instance(workload: &WorkloadEntry, labels: &Labels, namespace: &str, name: &str) -> Instance {
+    let mut parts = workload.locality.splitn(3, '/').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    let (region, zone, subzone) = (part(), part(), part());
+    Instance {
+        address: workload.address.clone(),
+        port: 0,
+        weight: workload.weight.max(1),
+        labels: Arc::new(labels.clone()),
+        namespace: namespace.to_owned(),
+        workload: name.to_owned(),
+        service_account: workload.service_account.clone(),
+        sidecar: labels.get("security.istio.io/tlsMode").is_some_and(|mode| mode == "istio"),
+        locality: locality(&region, &zone, &subzone),
+        node: String::new(),
+    }
+}
+
+/// Whether a selector takes something with these labels.
+pub fn selects(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Names an object, or a place in it.
+pub fn origin(kind: &str, namespace: &str, name: &str, path: &str) -> Origin {
+    Origin { kind: kind.into(), namespace: namespace.into(), name: name.into(), path: path.into() }
+}

@@ -1,0 +1,1 @@
+//! RequestAuthentication: filled in next.

@@ -1,0 +1,173 @@
+//! One consistent view of all objects, with the indexes that compiling needs. Built once, shared by all proxies.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use meshlab_istio_api::{Gateway, Object, Sidecar};
+
+use crate::destination_rule::DestinationRules;
+use crate::kubernetes::Pod;
+use crate::proxy::{ClassKey, ProxyIdentity};
+use crate::registry::{self, MeshService, Registry};
+use crate::security::peer::PeerPolicies;
+use crate::sources::Sources;
+use crate::virtual_service::{self, ResolvedVirtualService};
+use crate::{Problem, host};
+
+/// What is compiled from.
+#[derive(Debug)]
+pub struct Snapshot {
+    sources: Sources,
+    services: Vec<Arc<MeshService>>,
+    services_by_host: HashMap<String, Vec<usize>>,
+    virtual_services: Vec<Arc<ResolvedVirtualService>>,
+    virtual_services_by_gateway: BTreeMap<String, Vec<usize>>,
+    destination_rules: DestinationRules,
+    gateways: Vec<Arc<Object<Gateway>>>,
+    sidecars: BTreeMap<String, Vec<Arc<Object<Sidecar>>>>,
+    peer_policies: PeerPolicies,
+    pods_by_ip: HashMap<IpAddr, Arc<Pod>>,
+    problems: Vec<Problem>,
+}
+
+impl Snapshot {
+    /// Builds the indexes.
+    pub fn new(sources: Sources) -> Self {
+        let mut problems = Vec::new();
+        let services = registry::services(&sources);
+        let mut services_by_host: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, service) in services.iter().enumerate() {
+            services_by_host.entry(service.host.clone()).or_default().push(index);
+        }
+        let virtual_services = virtual_service::resolve_all(&sources, &mut problems);
+        let mut virtual_services_by_gateway: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, virtual_service) in virtual_services.iter().enumerate() {
+            for gateway in &virtual_service.gateways {
+                let list = virtual_services_by_gateway.entry(gateway.clone()).or_default();
+                if list.last() != Some(&index) {
+                    list.push(index);
+                }
+            }
+        }
+        let mut gateways: Vec<_> = sources.gateways.values().cloned().collect();
+        gateways.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        let mut sidecars: BTreeMap<String, Vec<Arc<Object<Sidecar>>>> = BTreeMap::new();
+        for sidecar in sources.sidecars.values() {
+            sidecars.entry(sidecar.meta.namespace.clone()).or_default().push(sidecar.clone());
+        }
+        for list in sidecars.values_mut() {
+            list.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        }
+        let running = |pod: &&Arc<Pod>| !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") && !pod.spec.host_network;
+        let pods_by_ip = sources.pods.values().filter(running).filter_map(|pod| Some((pod.address()?, pod.clone()))).collect();
+        Self {
+            destination_rules: DestinationRules::new(&sources),
+            peer_policies: PeerPolicies::new(&sources),
+            services,
+            services_by_host,
+            virtual_services,
+            virtual_services_by_gateway,
+            gateways,
+            sidecars,
+            pods_by_ip,
+            problems,
+            sources,
+        }
+    }
+
+    /// The objects.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// What is wrong with resources whatever the proxy.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The class of a proxy: proxies of one class get the same configuration.
+    pub fn class(&self, proxy: &ProxyIdentity) -> ClassKey {
+        ClassKey::of(proxy)
+    }
+
+    /// Every service, oldest first.
+    pub fn services(&self) -> &[Arc<MeshService>] {
+        &self.services
+    }
+
+    /// Every VirtualService that has hosts, oldest first.
+    pub fn virtual_services(&self) -> &[Arc<ResolvedVirtualService>] {
+        &self.virtual_services
+    }
+
+    /// The VirtualServices that name a gateway (`namespace/name`) or `mesh` and that `namespace` sees: first those that only it
+    /// sees, then those exported to it, then the public ones, each oldest first.
+    pub fn virtual_services_for(&self, gateway: &str, namespace: &str) -> Vec<&Arc<ResolvedVirtualService>> {
+        use crate::visibility::Visibility;
+        let mut list: Vec<_> = self
+            .virtual_services_by_gateway
+            .get(gateway)
+            .into_iter()
+            .flatten()
+            .map(|index| &self.virtual_services[*index])
+            .filter(|vs| vs.visibility.visible_in(namespace))
+            .collect();
+        list.sort_by_key(|vs| match &vs.visibility {
+            Visibility::Namespaces(_) if vs.namespace == namespace => 0,
+            Visibility::Namespaces(_) | Visibility::None => 1,
+            Visibility::Public => 2,
+        });
+        list
+    }
+
+    /// The destination rules.
+    pub fn destination_rules(&self) -> &DestinationRules {
+        &self.destination_rules
+    }
+
+    /// Gateways, oldest first.
+    pub fn gateways(&self) -> &[Arc<Object<Gateway>>] {
+        &self.gateways
+    }
+
+    /// Sidecars of a namespace, oldest first.
+    pub fn sidecars(&self, namespace: &str) -> &[Arc<Object<Sidecar>>] {
+        self.sidecars.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    /// PeerAuthentications.
+    pub fn peer_policies(&self) -> &PeerPolicies {
+        &self.peer_policies
+    }
+
+    /// The pod that has an address.
+    pub fn pod_by_ip(&self, address: IpAddr) -> Option<&Arc<Pod>> {
+        self.pods_by_ip.get(&address)
+    }
+
+    /// The service that clients in `namespace` mean by a host: one of their own namespace before others, a Service before a
+    /// ServiceEntry, an older one before a newer.
+    pub fn service(&self, host: &str, namespace: &str) -> Option<&Arc<MeshService>> {
+        self.services_by_host
+            .get(host)?
+            .iter()
+            .map(|index| &self.services[*index])
+            .filter(|service| service.visibility.visible_in(namespace))
+            .min_by_key(|service| (service.namespace != namespace, service.registry == Registry::External))
+    }
+
+    /// The service for a host that may only be known by a wildcard ServiceEntry.
+    pub fn service_or_wildcard(&self, host: &str, namespace: &str) -> Option<&Arc<MeshService>> {
+        self.service(host, namespace).or_else(|| {
+            self.services
+                .iter()
+                .filter(|service| {
+                    host::is_wildcard(&service.host)
+                        && host::is_subset(host, &service.host)
+                        && service.visibility.visible_in(namespace)
+                })
+                .min_by(|a, b| host::specificity(&a.host, &b.host))
+        })
+    }
+}
