@@ -5,6 +5,9 @@
 
 mod http;
 mod output;
+mod shell;
+#[cfg(test)]
+mod testing;
 mod webapp;
 
 use meshlab_program::Catalogue;

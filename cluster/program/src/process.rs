@@ -126,6 +126,12 @@ impl Signals {
         *self.receiver.borrow_and_update()
     }
 
+    /// A signal that came since the last call of this or of [`Signals::next`].
+    pub fn take(&mut self) -> Option<Signal> {
+        let came = self.receiver.has_changed().unwrap_or(false);
+        came.then(|| *self.receiver.borrow_and_update())
+    }
+
     /// Waits until the process is asked to end, and says how.
     pub async fn requested(&mut self) -> Signal {
         loop {

@@ -139,6 +139,7 @@ pub struct Child {
     pub pid: u32,
     task: JoinHandle<ExitCode>,
     signals: watch::Sender<Signal>,
+    detached: bool,
 }
 
 impl Child {
@@ -160,11 +161,18 @@ impl Child {
     pub fn kill(&self) {
         self.task.abort();
     }
+
+    /// Lets the process go on by itself. [`Processes::kill_all`] still reaches it.
+    pub fn detach(mut self) {
+        self.detached = true;
+    }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.task.abort();
+        if !self.detached {
+            self.task.abort();
+        }
     }
 }
 
@@ -176,6 +184,14 @@ impl Process {
     /// There is no such executable, or it cannot be started.
     pub fn spawn(mut self) -> Result<Child, SpawnError> {
         let program = self.resolve()?;
+        self.spawn_program(program)
+    }
+
+    /// Starts `program` whatever `argv[0]` says: for a part of a program that runs as a process of its own (a subshell).
+    ///
+    /// # Errors
+    /// [`SpawnError::TooManyProcesses`].
+    pub fn spawn_program(self, program: Arc<dyn Program>) -> Result<Child, SpawnError> {
         let membership = self.container.processes.enter(&self).ok_or(SpawnError::TooManyProcesses)?;
         let (pid, processes, signals) = (membership.pid, self.container.processes.clone(), self.signals.sender());
         let task = tokio::spawn(async move {
@@ -185,7 +201,7 @@ impl Process {
         if let Some(entry) = processes.0.lock().running.get_mut(&pid) {
             entry.abort = Some(task.abort_handle());
         }
-        Ok(Child { pid, task, signals })
+        Ok(Child { pid, task, signals, detached: false })
     }
 
     /// Finds the program to run, and puts a script's interpreter in front of `argv`.
