@@ -39,7 +39,7 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// Opens a connection to `address`. Service addresses are balanced over their endpoints here.
     ///
     /// # Errors
-    /// `ConnectionRefused` when nobody listens, `HostUnreachable` when nobody has the address.
+    /// `ConnectionRefused` when nobody listens, `HostUnreachable` when nobody has the address, `TimedOut` when nobody answers.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
     /// Opens a connection with `source`, an address of this host, as its own end (a sidecar reaches its application from

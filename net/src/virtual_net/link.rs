@@ -4,6 +4,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+/// A longer delay is a cut.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// Which traffic a condition or a capture concerns. Links have no direction; traffic within one host is on no link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Link {
@@ -31,12 +34,13 @@ impl Link {
 pub enum LinkCondition {
     /// Every byte takes longer, in each direction: `delay`, and a random part of `jitter`. Connecting takes a round trip.
     Latency {
-        /// One way.
+        /// One way; an hour at most.
         delay: Duration,
         /// At most so much on top, newly drawn for every write.
         jitter: Duration,
     },
-    /// As if the cable were pulled: connecting hangs, open streams stall, both go on when the condition is removed.
+    /// As if the cable were pulled: connecting hangs (and times out after two minutes), open streams stall, both go on when the
+    /// condition is removed.
     Cut,
     /// As if a router said so: connecting fails with `HostUnreachable` at once, open streams stall.
     Unreachable,
@@ -64,8 +68,8 @@ impl Conditions {
         for (_, _, condition) in all.iter().filter(|(_, link, _)| link.includes(a, b)) {
             match *condition {
                 LinkCondition::Latency { delay, jitter } => {
-                    sum.delay = sum.delay.saturating_add(delay);
-                    sum.jitter = sum.jitter.saturating_add(jitter);
+                    sum.delay = sum.delay.saturating_add(delay).min(LONGEST);
+                    sum.jitter = sum.jitter.saturating_add(jitter).min(LONGEST);
                 }
                 LinkCondition::Cut => sum.cut = true,
                 LinkCondition::Unreachable => sum.unreachable = true,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -14,6 +15,9 @@ use super::host::{Host, HostOptions, VirtualListener};
 use super::redirect::{Outbound, Redirect, Verdict};
 use super::service::Balanced;
 use crate::Net;
+
+/// How long Linux goes on asking for a connection: six repetitions, with the waiting time doubled from one second each time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
 
 /// A host of a [`VirtualNet`](crate::VirtualNet), usually a pod: its address, its loopback (which all containers of the pod
 /// share), its names, and the user on whose behalf connections are opened. Cloning is cheap.
@@ -107,7 +111,12 @@ impl PodNet {
     async fn open(&self, source: Option<IpAddr>, destination: SocketAddr) -> io::Result<VirtualStream> {
         self.host.check_attached()?;
         match self.route(source, destination)? {
-            Route::Host(delivery) => self.deliver(&delivery, destination).await,
+            Route::Host(delivery) => {
+                let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.deliver(&delivery, destination)).await;
+                connected.unwrap_or_else(|_| {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, format!("{destination} did not answer in time")))
+                })
+            }
             Route::Internet(address) => VirtualStream::os(TcpStream::connect(address).await?),
         }
     }

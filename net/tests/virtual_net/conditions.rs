@@ -112,6 +112,17 @@ async fn a_resetting_link_kills_what_is_open_and_what_is_new() {
 }
 
 #[tokio::test]
+async fn an_absurd_latency_is_no_reason_to_panic() {
+    let mut pair = pair().await;
+    for _ in 0..2 {
+        pair.network.add_condition(pair.link, LinkCondition::Latency { delay: Duration::MAX, jitter: Duration::MAX });
+    }
+    pair.outgoing.write_all(b"x").await.unwrap();
+    assert!(timeout(MOMENT, pair.incoming.read_u8()).await.is_err());
+    assert!(timeout(MOMENT, pair.client.connect(at("10.244.0.3:80"))).await.is_err());
+}
+
+#[tokio::test]
 async fn other_links_and_the_pods_own_loopback_are_not_concerned() {
     let pair = pair().await;
     let other = pod(&pair.network, "10.244.0.4", "other");
