@@ -8,11 +8,25 @@ mod output;
 mod shell;
 #[cfg(test)]
 mod testing;
+mod tools;
 mod webapp;
 
-use meshlab_program::Catalogue;
+use std::sync::Arc;
+
+use meshlab_program::{Catalogue, Image};
 
 pub use webapp::{tcp_echo_image, webapp_image};
+
+/// The shell and the usual commands; every other image here has them too, so that `kubectl exec` finds them.
+pub fn base_image() -> Arc<Image> {
+    let image = Image::builder()
+        .cmd(["sh"])
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root")
+        .file("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+        .file("/etc/os-release", "NAME=\"meshlab\"\nID=meshlab\nPRETTY_NAME=\"meshlab built-in image\"\n");
+    tools::install(image).build()
+}
 
 /// All images of this crate, under the names that the Istio documentation and this course use.
 pub fn catalogue() -> Catalogue {

@@ -37,6 +37,22 @@ impl Program for Sh {
     }
 }
 
+/// A builtin of the shell as a program of its own, for `kubectl exec pod -- echo hello`.
+pub(crate) struct Builtin(pub(crate) &'static str);
+
+#[async_trait]
+impl Program for Builtin {
+    async fn run(&self, process: Process) -> ExitCode {
+        let (mut shell, argv) = Shell::new(process);
+        shell.name = self.0.to_owned();
+        let code = match shell.run_builtin(self.0, argv.get(1..).unwrap_or_default()).await {
+            Ok(code) | Err(Flow::Exit(code)) => code,
+            Err(_) => 1,
+        };
+        shell.finish(code).await
+    }
+}
+
 /// What the command line asks for.
 enum Source {
     Text(String),
