@@ -36,7 +36,7 @@ mod websocket;
 pub use negotiate::{PortForwardUpgrade, RemoteCommandUpgrade, UpgradeError};
 pub use outcome::Outcome;
 pub use port_forward::{Forward, PortForward};
-pub use remote_command::{Exit, ProcessStreams, RemoteCommand, TerminalSize, WantedStreams};
+pub use remote_command::{ProcessStreams, RemoteCommand, TerminalSize, WantedStreams};
 
 /// Why an upgraded connection came to nothing.
 #[derive(Debug, thiserror::Error)]

@@ -49,7 +49,7 @@ pub struct WantedStreams {
 /// Columns and rows of a terminal.
 pub type TerminalSize = (u16, u16);
 
-/// The client's streams of an exec or attach session.
+/// The client's streams of an exec or attach session. Dropped without [`RemoteCommand::finish`], it cuts the connection.
 pub struct RemoteCommand {
     /// What the client types; ends when it closes its standard input or goes away.
     pub stdin: Option<DuplexStream>,
@@ -59,12 +59,11 @@ pub struct RemoteCommand {
     pub stderr: Option<DuplexStream>,
     /// The sizes of the client's terminal.
     pub resize: Option<mpsc::Receiver<TerminalSize>>,
-    /// Tells the client how it ended.
-    pub exit: Exit,
+    exit: Exit,
 }
 
-/// Ends a session. Dropped without [`Exit::finish`], it cuts the connection.
-pub struct Exit {
+/// What is needed to tell the client how it ended.
+struct Exit {
     error: DuplexStream,
     error_pump: JoinHandle<()>,
     format: OutcomeFormat,
@@ -89,40 +88,42 @@ pub struct ProcessStreams {
 }
 
 impl RemoteCommand {
+    /// Cancelled when the client has gone away.
+    pub fn disconnected(&self) -> CancellationToken {
+        self.exit.session.gone.clone()
+    }
+
+    /// Tells the client how it ended, after everything written to standard output and error, and closes the connection. Streams
+    /// taken out of `self` must have been dropped or shut down, or this never returns.
+    pub async fn finish(self, outcome: Outcome) {
+        let Self { stdin, stdout, stderr, resize, exit } = self;
+        drop((stdin, stdout, stderr, resize));
+        exit.finish(outcome).await;
+    }
+
     /// Joins the client to a process: copies all streams until the process has exited and its output is at its end, and then tells
     /// the client how it ended. When the client goes away first, the process's ends and `exit` are dropped.
     ///
     /// # Errors
     /// The client went away.
-    pub async fn run(self, process: ProcessStreams, exit: impl Future<Output = Outcome>) -> Result<(), StreamError> {
-        let disconnected = self.exit.disconnected();
+    pub async fn run(mut self, process: ProcessStreams, exit: impl Future<Output = Outcome>) -> Result<(), StreamError> {
+        let disconnected = self.disconnected();
         let session = async move {
-            let input = copy(self.stdin, process.stdin);
-            let resize = async {
-                if let (Some(mut from), Some(to)) = (self.resize, process.resize) {
-                    while let Some(size) = from.recv().await {
-                        if to.send(size).await.is_err() {
-                            break;
-                        }
-                    }
-                }
-                // The end of the sizes is not the end of the session.
-                std::future::pending::<Infallible>().await
-            };
-            let input = async {
-                input.await;
-                std::future::pending::<Infallible>().await
-            };
+            let input = copy(self.stdin.take(), process.stdin);
+            let resize = forward_sizes(self.resize.take(), process.resize);
             let output = async {
-                let (_, _, outcome) = tokio::join!(copy(process.stdout, self.stdout), copy(process.stderr, self.stderr), exit);
+                let stdout = copy(process.stdout, self.stdout.take());
+                let stderr = copy(process.stderr, self.stderr.take());
+                let ((), (), outcome) = tokio::join!(stdout, stderr, exit);
                 outcome
             };
+            // The end of the input is not the end of the session.
+            let input = async { tokio::join!(input, resize, std::future::pending::<Infallible>()).2 };
             let outcome = tokio::select! {
                 outcome = output => outcome,
                 never = input => match never {},
-                never = resize => match never {},
             };
-            self.exit.finish(outcome).await;
+            self.finish(outcome).await;
         };
         tokio::select! {
             biased;
@@ -133,14 +134,7 @@ impl RemoteCommand {
 }
 
 impl Exit {
-    /// Cancelled when the client has gone away.
-    pub fn disconnected(&self) -> CancellationToken {
-        self.session.gone.clone()
-    }
-
-    /// Tells the client how it ended, after everything written to standard output and error, and closes the connection. These
-    /// two must have been dropped or shut down, or this never returns.
-    pub async fn finish(mut self, outcome: Outcome) {
+    async fn finish(mut self, outcome: Outcome) {
         for pump in self.pumps {
             let _ = pump.await;
         }
@@ -150,6 +144,16 @@ impl Exit {
         let _ = self.error_pump.await;
         drop(self.silent);
         self.session.close().await;
+    }
+}
+
+async fn forward_sizes(from: Option<mpsc::Receiver<TerminalSize>>, to: Option<mpsc::Sender<TerminalSize>>) {
+    if let (Some(mut from), Some(to)) = (from, to) {
+        while let Some(size) = from.recv().await {
+            if to.send(size).await.is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) async fn exec(call: &Call, parts: Parts, upgrade: Upgrade) -> Result<
             Err(status) => {
                 let reason = serde_json::to_value(status.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned));
                 let outcome = Outcome::Failed { message: status.message, reason: reason.unwrap_or_default(), code: status.code };
-                return command.exit.finish(outcome).await;
+                return command.finish(outcome).await;
             }
         };
         let process = ProcessStreams {

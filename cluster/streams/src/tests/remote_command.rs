@@ -82,6 +82,16 @@ async fn websocket_v5_carries_a_command_and_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_command_that_cannot_be_started_is_told_in_the_status() {
+    let (ours, theirs) = tokio::io::duplex(256);
+    let command = websocket("v5.channel.k8s.io").start(theirs, ALL).await.unwrap();
+    let finished = tokio::spawn(command.finish(Outcome::internal("no such container")));
+    let [.., status, _] = WebSocketClient::new(ours).await.rest().await;
+    insta::assert_snapshot!(status, @r#"{"code":500,"message":"no such container","metadata":{},"reason":"InternalError","status":"Failure"}"#);
+    timeout(SOON, finished).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn websocket_v4_knows_no_close_signal() {
     let (ours, theirs) = tokio::io::duplex(256);
     let (mut process, _session) = serve(websocket("v4.channel.k8s.io"), theirs, ALL);
