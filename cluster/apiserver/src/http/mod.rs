@@ -48,12 +48,24 @@ pub(crate) async fn read_body(body: Body) -> Result<Bytes, Status> {
     }
 }
 
+/// Reads on for a while without keeping anything: many clients read the answer only when they have sent everything.
+async fn discard(mut body: Body) {
+    let mut remaining = 16 * MAX_BODY;
+    while let Some(Ok(frame)) = body.frame().await {
+        remaining = remaining.saturating_sub(frame.data_ref().map_or(1, Bytes::len));
+        if remaining == 0 {
+            break;
+        }
+    }
+}
+
 async fn collect(mut body: Body) -> Result<Bytes, Status> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Status::bad_request(format!("cannot read the request body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > MAX_BODY {
+            discard(body).await;
             return Err(Status::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {MAX_BODY}")));
         }
         whole.extend_from_slice(&data);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use meshlab_objects::openapi::Published;
-use meshlab_objects::resource::{GroupVersionKind, ResourceDefinition, builtin};
+use meshlab_objects::resource::{ResourceDefinition, builtin};
 use meshlab_objects::schema::Schema;
 use meshlab_objects::table::Columns;
 use meshlab_objects::{Reason, Status, openapi};
@@ -224,15 +224,6 @@ impl Registry {
     pub(crate) fn need(&self, group: &str, plural: &str) -> Result<Arc<Served>, Status> {
         let missing = || Status::new(Reason::InternalError, format!("{plural}.{group} is not served"));
         self.resource(group, plural).cloned().ok_or_else(missing)
-    }
-
-    /// The resource of a kind.
-    pub(crate) fn kind(&self, kind: &GroupVersionKind) -> Option<&Arc<Served>> {
-        self.resources.iter().find(|resource| {
-            resource.definition.group == kind.group
-                && resource.definition.kind == kind.kind
-                && resource.definition.versions.contains(&kind.version)
-        })
     }
 
     /// The OpenAPI document of a group version, and its hash.

@@ -27,7 +27,7 @@ pub(crate) use view::View;
 
 use crate::api::Api;
 use crate::auth::UserInfo;
-use crate::http::{Accept, Response, json_answer, warn, yaml_or_json};
+use crate::http::{Accept, Response, warn};
 use crate::registry::{Served, ServedVersion};
 use crate::route::{Query, ResourcePath};
 use crate::store::{Key, Object};
@@ -168,13 +168,5 @@ impl Call {
         }
         let message = "the server does not allow this method on the requested resource";
         Err(Status::new(Reason::MethodNotAllowed, message))
-    }
-}
-
-/// A value of another kind than the resource's own, such as a `Scale` or a review.
-pub(crate) fn answer_value(code: StatusCode, accept: Accept, value: &serde_json::Value) -> Response {
-    match accept.encoding {
-        crate::http::Encoding::Yaml => yaml_or_json(code, accept, value),
-        crate::http::Encoding::Json => json_answer(code, value.to_string()),
     }
 }

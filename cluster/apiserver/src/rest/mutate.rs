@@ -163,6 +163,23 @@ impl<'a> Pass<'a> {
         Status::invalid(&self.served.definition.group, &self.served.definition.kind, name, causes)
     }
 
+    /// # Errors
+    /// 422 with the causes. A built-in kind's field of a wrong type is 400, as a real server fails to decode it.
+    fn check_causes(&self, key: &Key, causes: Vec<Cause>) -> Result<(), Status> {
+        if causes.is_empty() {
+            return Ok(());
+        }
+        let wrong_type = causes.iter().find(|cause| cause.reason == CauseReason::FieldValueTypeInvalid);
+        match wrong_type {
+            Some(cause) if self.served.custom.is_none() => {
+                let GroupVersionKind { version, kind, .. } = &self.kind;
+                let what = format!("{kind} in version {version:?} cannot be handled as a {kind}");
+                Err(Status::bad_request(format!("{what}: {}: {}", cause.field, cause.message)))
+            }
+            _ => Err(self.invalid(key.name(), dedup(causes))),
+        }
+    }
+
     /// Unknown fields are refused, warned of or ignored; then they are dropped.
     fn check_strictly(
         &mut self,
@@ -268,13 +285,11 @@ impl<'a> Pass<'a> {
         self.api.admit(&mut attributes, &mut value, &self.schema).await?;
         self.check_identity(key, &value)?;
         if !applied {
-            //TMP apply::record_update(&self.schema, None, &mut value, self.writer());
+            apply::record_update(&self.schema, None, &mut value, self.writer());
         }
         let mut causes = self.schema.validate(&value, None);
         //TMP causes.extend(validate_create(&served.definition, &value));
-        if !causes.is_empty() {
-            return Err(self.invalid(key.name(), dedup(causes)));
-        }
+        self.check_causes(key, causes)?;
         self.api.validate_admission(&mut attributes, &value).await?;
         self.warnings.append(&mut attributes.warnings);
         self.api.check_escalation(&self.options.user, served, &value, None)?;
@@ -347,7 +362,7 @@ impl<'a> Pass<'a> {
         isolate::complete_update(self.api, served, &mut new, &old);
         self.count_generation(&mut new, &old);
         if !proposal.applied {
-            //TMP apply::record_update(&self.schema, Some(&old), &mut new, self.writer());
+            apply::record_update(&self.schema, Some(&old), &mut new, self.writer());
         }
         if same(&old, &new) {
             self.warnings.append(&mut attributes.warnings);
@@ -356,9 +371,7 @@ impl<'a> Pass<'a> {
         }
         let mut causes = self.schema.validate(&new, Some(&old));
         //TMP causes.extend(validate_update(&served.definition, &new, &old));
-        if !causes.is_empty() {
-            return Err(self.invalid(key.name(), dedup(causes)));
-        }
+        self.check_causes(key, causes)?;
         self.api.validate_admission(&mut attributes, &new).await?;
         self.warnings.append(&mut attributes.warnings);
         self.api.check_escalation(&self.options.user, served, &new, Some(&old))?;

@@ -42,14 +42,28 @@ impl Patch {
     pub(crate) fn strict_error(&self, errors: &[String]) -> Status {
         let errors = format!("strict decoding error: {}", errors.join(", "));
         match self {
-            Self::Json(document) | Self::Merge(document) => {
-                let message = format!("Invalid value: {:?}: {errors}", document.to_string());
+            Self::Json(document) | Self::Merge(document) | Self::Strategic(document) => {
+                let document = if matches!(self, Self::Strategic(_)) { go_format(document) } else { document.to_string() };
+                let message = format!("Invalid value: {document:?}: {errors}");
                 let cause = Cause { reason: CauseReason::FieldValueInvalid, message, field: "patch".into() };
                 Status::invalid("", "", "", vec![cause])
             }
-            Self::Strategic(_) => Status::bad_request(errors),
             Self::Apply { .. } => Status::bad_request(format!("error when applying: {errors}")),
         }
+    }
+}
+
+/// Go's `%+v` of a decoded document, which Kubernetes prints.
+fn go_format(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_format).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}:{}", go_format(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        other => other.to_string(),
     }
 }
 

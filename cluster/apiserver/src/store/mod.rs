@@ -33,6 +33,8 @@ pub(crate) struct Store {
 
 struct State {
     revision: u64,
+    /// What was before this revision was in an earlier life: nobody remembers the changes.
+    born: u64,
     tables: HashMap<GroupResource, Table>,
 }
 
@@ -96,7 +98,7 @@ impl Store {
     /// An empty store, or the one that `directory` holds.
     pub(crate) fn open(directory: Option<&Path>) -> Result<Self, OpenError> {
         let Some(directory) = directory else {
-            return Ok(Self { state: RwLock::new(State { revision: 1, tables: HashMap::new() }), journal: None });
+            return Ok(Self { state: RwLock::new(State { revision: 1, born: 0, tables: HashMap::new() }), journal: None });
         };
         let recovered = recovery::recover(directory)?;
         let revision = recovered.revision.max(1);
@@ -104,7 +106,7 @@ impl Store {
         for (resource, key, object) in recovered.objects {
             tables.entry(resource).or_insert_with(|| Table::new(revision)).objects.insert(key, Arc::new(object));
         }
-        Ok(Self { state: RwLock::new(State { revision, tables }), journal: Some(Mutex::new(recovered.journal)) })
+        Ok(Self { state: RwLock::new(State { revision, born: revision, tables }), journal: Some(Mutex::new(recovered.journal)) })
     }
 
     /// The revision of the last commit.
@@ -136,7 +138,14 @@ impl Store {
     /// The same as they were at an earlier revision.
     pub(crate) fn list_at(&self, resource: &GroupResource, namespace: Option<&str>, at: u64) -> Result<Listing, Expired> {
         let state = self.state.read();
-        let Some(table) = state.tables.get(resource) else { return Ok(Listing { revision: at, objects: Vec::new() }) };
+        let Some(table) = state.tables.get(resource) else {
+            let oldest = state.born;
+            return if at < oldest {
+                Err(Expired { requested: at, oldest })
+            } else {
+                Ok(Listing { revision: at, objects: Vec::new() })
+            };
+        };
         let later = table.history.since(at)?;
         if later.is_empty() {
             return Ok(Listing { revision: at, objects: state.select(resource, namespace) });
@@ -180,9 +189,8 @@ impl Store {
             return table.history.clone();
         }
         let mut state = self.state.write();
-        // A table that never had an object has missed nothing since the beginning of this process; what was before, nobody
-        // knows, but there was no object of this resource in it.
-        state.tables.entry(resource.clone()).or_insert_with(|| Table::new(0)).history.clone()
+        let born = state.born;
+        state.tables.entry(resource.clone()).or_insert_with(|| Table::new(born)).history.clone()
     }
 
     /// Writes one object if the expectation holds. The stored value carries its new `metadata.resourceVersion`.
@@ -195,7 +203,8 @@ impl Store {
     ) -> Result<Arc<Object>, CommitError> {
         let mut state = self.state.write();
         let revision = state.revision + 1;
-        let table = state.tables.entry(resource.clone()).or_insert_with(|| Table::new(0));
+        let born = state.born;
+        let table = state.tables.entry(resource.clone()).or_insert_with(|| Table::new(born));
         let previous = table.objects.get(key).cloned();
         match (expect, &previous) {
             (Expect::Absent, None) => {}

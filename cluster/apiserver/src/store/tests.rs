@@ -117,3 +117,16 @@ fn compaction_loses_nothing() {
     assert_eq!((names(&store.list(&pods(), None)), store.revision()), (vec!["big", "small"], revision));
     assert!(!journal::log_path(directory.path(), 1).exists() || journal::log_path(directory.path(), 2).exists());
 }
+
+#[test]
+fn what_an_earlier_life_changed_is_forgotten_and_watchers_learn_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(directory.path())).unwrap();
+    let one = put(&store, "one", Expect::Absent);
+    store.commit(&pods(), &Key::new("a", "one"), Expect::Revision(one.revision), Write::Delete(one.value.clone())).unwrap();
+    drop(store);
+    let store = Store::open(Some(directory.path())).unwrap();
+    assert!(store.watch(&pods(), one.revision).is_err());
+    assert!(store.list_at(&pods(), None, one.revision).is_err());
+    assert!(store.watch(&pods(), store.revision()).is_ok());
+}
