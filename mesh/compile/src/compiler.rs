@@ -68,6 +68,7 @@ impl<'a> Compiler<'a> {
         let inbound = listener::inbound::build(self.snapshot, proxy, &scope, problems);
         config.clusters.extend(inbound.clusters.into_iter().map(|cluster| (cluster.name.clone(), Arc::new(cluster))));
         add(&mut config, inbound.listeners, inbound.routes);
+        self.add_providers(&mut config, proxy);
         config
     }
 
@@ -85,6 +86,7 @@ impl<'a> Compiler<'a> {
         let gateway = listener::gateway::build(self.snapshot, proxy, problems);
         add(&mut config, gateway.listeners, gateway.routes);
         config.secrets = gateway.secrets;
+        self.add_providers(&mut config, proxy);
         config
     }
 
@@ -93,6 +95,28 @@ impl<'a> Compiler<'a> {
             clusters: cluster::fixed_clusters(proxy.role).into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect(),
             telemetry: Arc::new(telemetry::telemetry(self.snapshot, proxy)),
             ..Default::default()
+        }
+    }
+
+    /// The clusters of authorizers and of the receiver of spans, also where a Sidecar does not import them.
+    fn add_providers(&mut self, config: &mut ProxyConfig, proxy: &ProxyIdentity) {
+        let mut wanted: Vec<String> = config.telemetry.tracing.iter().map(|tracing| tracing.cluster.clone()).collect();
+        for chain in config.listeners.values().flat_map(|listener| &listener.filter_chains) {
+            if let meshlab_proxy_config::ChainProtocol::Http(http) = &chain.protocol {
+                wanted.extend(http.access.custom.iter().map(|custom| custom.provider.cluster.clone()));
+            }
+        }
+        wanted.retain(|name| !config.clusters.contains_key(name));
+        wanted.sort();
+        wanted.dedup();
+        for name in wanted {
+            let host = name.rsplit('|').next().unwrap_or_default();
+            if let Some(service) = self.snapshot.service_or_wildcard(host, &proxy.namespace) {
+                let mut clusters = Vec::new();
+                cluster::service_clusters(self.snapshot, proxy, service, &mut clusters);
+                clusters.retain(|(cluster, _)| cluster.name == name);
+                self.add_clusters(config, clusters);
+            }
         }
     }
 

@@ -29,6 +29,7 @@ pub use compiler::{Compiled, Compiler, compile};
 pub use destination_rule::{ConsolidatedRule, DestinationRules};
 pub use mesh_config::MeshConfig;
 pub use proxy::{ClassKey, ProxyIdentity, Role};
+pub use security::needed_key_sets;
 pub use snapshot::Snapshot;
 pub use sources::{Key, Sources, Store};
 pub use virtual_service::{ResolvedRoute, ResolvedVirtualService};

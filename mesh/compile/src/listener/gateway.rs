@@ -44,7 +44,7 @@ struct BoundServer<'a> {
 
 /// Builds a gateway's configuration.
 pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, problems: &mut Vec<Problem>) -> GatewayConfig {
-    let (http_access, tcp_access) = authorization::access(snapshot, proxy);
+    let (http_access, tcp_access) = authorization::access(snapshot, proxy, problems);
     let mut builder = Builder { snapshot, proxy, http_access, tcp_access, secrets: BTreeMap::new(), problems };
     let mut listeners = Vec::new();
     let mut routes = Vec::new();

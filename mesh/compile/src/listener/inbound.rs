@@ -53,7 +53,7 @@ pub(crate) struct Inbound {
 /// Builds the inbound side.
 pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Inbound {
     let peer = snapshot.peer_policies().of_workload(&proxy.namespace, &proxy.labels);
-    let (http_access, tcp_access) = authorization::access(snapshot, proxy);
+    let (http_access, tcp_access) = authorization::access(snapshot, proxy, problems);
     let ports = ports(snapshot, proxy, scope, problems);
     let builder = Builder { snapshot, http_access, tcp_access };
     let guard = FilterChainMatch { destination_port: Some(INBOUND_PORT), ..Default::default() };

@@ -1,5 +1,8 @@
 //! Who may talk to a workload, and how.
 
-pub mod authorization;
+pub(crate) mod authorization;
 pub mod peer;
-pub mod request;
+pub(crate) mod request;
+pub(crate) mod selection;
+
+pub use request::needed_key_sets;

@@ -1,5 +1,4 @@
 //! A small mesh to compile: namespaces `default` and `istio-system`, written as YAML like a learner's.
-#![expect(dead_code, reason = "each test file uses a part of it")]
 
 use std::sync::Arc;
 
@@ -7,13 +6,13 @@ use meshlab_compile::{Compiled, MeshConfig, ProxyIdentity, Role, Snapshot, Sourc
 use meshlab_proxy_config::{ChainProtocol, FilterChain, Forward, ProxyConfig, Route, RouteAction, VirtualHost};
 use serde_json::{Value, json};
 
-pub struct Mesh {
-    pub sources: Sources,
+pub(crate) struct Mesh {
+    pub(crate) sources: Sources,
 }
 
 impl Mesh {
     /// Bookinfo's `reviews` (v1, v2) and `ratings` with sidecars, a client `sleep`, a plain `legacy`, and an ingress gateway.
-    pub fn bookinfo() -> Self {
+    pub(crate) fn bookinfo() -> Self {
         let mut mesh = Self { sources: Sources::default() };
         mesh.service("default", "reviews", "10.96.0.1", "http", 9080, 9080);
         mesh.service("default", "ratings", "10.96.0.2", "http", 9080, 9080);
@@ -48,7 +47,7 @@ spec:
         mesh
     }
 
-    pub fn apply(&mut self, yaml: &str) -> &mut Self {
+    pub(crate) fn apply(&mut self, yaml: &str) -> &mut Self {
         for object in serde_saphyr::from_multiple::<Value>(yaml).unwrap() {
             self.sources.apply(&object).unwrap();
         }
@@ -56,11 +55,11 @@ spec:
     }
 
     /// Applies an Istio resource; the later in a test, the younger.
-    pub fn istio(&mut self, kind: &str, namespace: &str, name: &str, spec: &str) -> &mut Self {
+    pub(crate) fn istio(&mut self, kind: &str, namespace: &str, name: &str, spec: &str) -> &mut Self {
         self.istio_at(kind, namespace, name, "2026-02-01T00:00:00Z", spec)
     }
 
-    pub fn istio_at(&mut self, kind: &str, namespace: &str, name: &str, created: &str, spec: &str) -> &mut Self {
+    pub(crate) fn istio_at(&mut self, kind: &str, namespace: &str, name: &str, created: &str, spec: &str) -> &mut Self {
         let group = match kind {
             "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
             "Telemetry" => "telemetry.istio.io/v1",
@@ -76,12 +75,12 @@ spec:
         self
     }
 
-    pub fn mesh_config(&mut self, yaml: &str) -> &mut Self {
+    pub(crate) fn mesh_config(&mut self, yaml: &str) -> &mut Self {
         self.sources.mesh = Arc::new(serde_saphyr::from_str::<MeshConfig>(yaml).unwrap());
         self
     }
 
-    pub fn service(&mut self, namespace: &str, name: &str, ip: &str, port_name: &str, port: u16, target: u16) {
+    pub(crate) fn service(&mut self, namespace: &str, name: &str, ip: &str, port_name: &str, port: u16, target: u16) {
         let object = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "name": name, "namespace": namespace, "creationTimestamp": "2026-01-01T00:00:00Z" },
@@ -93,7 +92,7 @@ spec:
         self.sources.apply(&object).unwrap();
     }
 
-    pub fn pod(&mut self, namespace: &str, name: &str, labels: &[(&str, &str)], ip: &str, sidecar: bool) {
+    pub(crate) fn pod(&mut self, namespace: &str, name: &str, labels: &[(&str, &str)], ip: &str, sidecar: bool) {
         let labels: serde_json::Map<String, Value> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
         let mut containers = vec![json!({ "name": "app" })];
         if sidecar {
@@ -109,7 +108,7 @@ spec:
         self.sources.apply(&object).unwrap();
     }
 
-    pub fn endpoints(&mut self, namespace: &str, service: &str, port: u16, pods: &[(&str, &str)]) {
+    pub(crate) fn endpoints(&mut self, namespace: &str, service: &str, port: u16, pods: &[(&str, &str)]) {
         let endpoints: Vec<Value> = pods
             .iter()
             .map(|(pod, ip)| json!({ "addresses": [ip], "conditions": { "ready": true }, "targetRef": { "kind": "Pod", "name": pod } }))
@@ -123,12 +122,12 @@ spec:
         self.sources.apply(&object).unwrap();
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.sources.clone())
     }
 
     /// Compiles the proxy of a pod.
-    pub fn compile(&self, namespace: &str, pod: &str) -> Compiled {
+    pub(crate) fn compile(&self, namespace: &str, pod: &str) -> Compiled {
         let snapshot = self.snapshot();
         let role = if pod.contains("gateway") { Role::Gateway } else { Role::Sidecar };
         let pod = &self.sources.pods[&(namespace.to_owned(), pod.to_owned())];
@@ -136,21 +135,21 @@ spec:
         compile(&snapshot, &proxy)
     }
 
-    pub fn sleep(&self) -> Arc<ProxyConfig> {
+    pub(crate) fn sleep(&self) -> Arc<ProxyConfig> {
         self.compile("default", "sleep").config
     }
 
-    pub fn ingress(&self) -> Arc<ProxyConfig> {
+    pub(crate) fn ingress(&self) -> Arc<ProxyConfig> {
         self.compile("istio-system", "istio-ingressgateway").config
     }
 
     /// The routes of a virtual host in a route table of `sleep`.
-    pub fn routes(&self, table: &str, host: &str) -> Vec<Route> {
+    pub(crate) fn routes(&self, table: &str, host: &str) -> Vec<Route> {
         host_of(&self.sleep(), table, host).routes
     }
 
     /// The only route to `reviews` and what it forwards to.
-    pub fn reviews(&self) -> (Route, Forward) {
+    pub(crate) fn reviews(&self) -> (Route, Forward) {
         let routes = self.routes("9080", "reviews");
         assert_eq!(routes.len(), 1, "{routes:#?}");
         let forward = forward(&routes[0]).clone();
@@ -159,32 +158,32 @@ spec:
 }
 
 /// A VirtualService for `reviews` with these http rules.
-pub fn reviews_vs(mesh: &mut Mesh, http: &str) {
+pub(crate) fn reviews_vs(mesh: &mut Mesh, http: &str) {
     mesh.istio("VirtualService", "default", "reviews", &format!("hosts: [reviews]\nhttp:\n{http}"));
 }
 
-pub fn host_of(config: &ProxyConfig, table: &str, domain: &str) -> VirtualHost {
+pub(crate) fn host_of(config: &ProxyConfig, table: &str, domain: &str) -> VirtualHost {
     let table = config.routes.get(table).unwrap_or_else(|| panic!("no route table {table} in {:?}", config.routes.keys()));
     let found = table.virtual_hosts.iter().find(|host| host.domains.iter().any(|d| d == domain));
     found.unwrap_or_else(|| panic!("no domain {domain} in {table:#?}")).clone()
 }
 
-pub fn forward(route: &Route) -> &Forward {
+pub(crate) fn forward(route: &Route) -> &Forward {
     match &route.action {
         RouteAction::Forward(forward) => forward,
         other => panic!("not forwarded: {other:?}"),
     }
 }
 
-pub fn clusters_of(route: &Route) -> Vec<(&str, u32)> {
+pub(crate) fn clusters_of(route: &Route) -> Vec<(&str, u32)> {
     forward(route).destinations.iter().map(|d| (d.cluster.as_str(), d.weight)).collect()
 }
 
-pub fn tcp_cluster(chain: &FilterChain) -> &str {
+pub(crate) fn tcp_cluster(chain: &FilterChain) -> &str {
     match &chain.protocol {
         ChainProtocol::Tcp(tcp) => &tcp.clusters[0].cluster,
         ChainProtocol::Http(http) => panic!("an HTTP chain: {http:?}"),
     }
 }
 
-pub const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
+pub(crate) const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
