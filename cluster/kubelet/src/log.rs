@@ -1,0 +1,295 @@
+//! A container's log, in bounded memory.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use meshlab_apiserver::LogOptions;
+use parking_lot::Mutex;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{broadcast, watch};
+
+/// Bytes kept; older lines are forgotten.
+const KEPT: usize = 1 << 20;
+/// A line longer than this is cut into pieces, as container runtimes do.
+const LONGEST_PIECE: usize = 16 << 10;
+/// What is counted for a line beside its text.
+const PER_LINE: usize = 64;
+/// Pieces of output an attached client may fall behind before it misses some.
+const ATTACHED_BEHIND: usize = 256;
+
+/// A log; cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Log {
+    lines: Arc<Mutex<Lines>>,
+    /// Counts changes, for those who follow.
+    changed: watch::Sender<u64>,
+    /// What the container writes, as it writes it, for those who are attached.
+    live: Arc<Mutex<Option<broadcast::Sender<Piece>>>>,
+}
+
+/// A piece of output, as it was written.
+pub(crate) type Piece = (Stream, Bytes);
+
+/// Which of the two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Error,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: VecDeque<Line>,
+    bytes: usize,
+    /// Number of the first line that is still there.
+    first: u64,
+    unfinished: [Vec<u8>; 2],
+    ended: bool,
+}
+
+struct Line {
+    time: Timestamp,
+    text: Bytes,
+    /// Whether it ends here, or goes on in the next piece of the same stream.
+    whole: bool,
+}
+
+impl Log {
+    /// An empty log.
+    pub(crate) fn new() -> Self {
+        Self { lines: Arc::default(), changed: watch::Sender::new(0), live: Arc::default() }
+    }
+
+    /// An end to write to.
+    pub(crate) fn writer(&self, stream: Stream) -> LogWriter {
+        LogWriter { log: self.clone(), stream }
+    }
+
+    /// Everything written from now on, as it is written.
+    pub(crate) fn attach(&self) -> broadcast::Receiver<Piece> {
+        self.live.lock().get_or_insert_with(|| broadcast::Sender::new(ATTACHED_BEHIND)).subscribe()
+    }
+
+    /// The container has ended: nothing more will come.
+    pub(crate) fn end(&self) {
+        let mut lines = self.lines.lock();
+        for stream in [Stream::Out, Stream::Error] {
+            let rest = std::mem::take(&mut lines.unfinished[stream as usize]);
+            if !rest.is_empty() {
+                lines.push(rest.into(), true, Timestamp::now());
+            }
+        }
+        lines.ended = true;
+        drop(lines);
+        *self.live.lock() = None;
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until the container has ended.
+    pub(crate) async fn ended(&self) {
+        let mut changed = self.changed.subscribe();
+        while !self.lines.lock().ended {
+            // The sender lives in `self`.
+            let _ = changed.changed().await;
+        }
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        {
+            let mut live = self.live.lock();
+            let heard = live.as_ref().is_some_and(|live| live.send((stream, Bytes::copy_from_slice(bytes))).is_ok());
+            if !heard {
+                *live = None;
+            }
+        }
+        let time = Timestamp::now();
+        let mut lines = self.lines.lock();
+        let mut unfinished = std::mem::take(&mut lines.unfinished[stream as usize]);
+        let mut added = false;
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            unfinished.extend_from_slice(piece);
+            if unfinished.ends_with(b"\n") {
+                unfinished.pop();
+                lines.push(std::mem::take(&mut unfinished).into(), true, time);
+                added = true;
+            }
+            while unfinished.len() >= LONGEST_PIECE {
+                let rest = unfinished.split_off(LONGEST_PIECE);
+                lines.push(std::mem::replace(&mut unfinished, rest).into(), false, time);
+                added = true;
+            }
+        }
+        lines.unfinished[stream as usize] = unfinished;
+        drop(lines);
+        if added {
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Writes what `options` asks for into `sink`, until the end or, when following, until the container ends or nobody reads.
+    ///
+    /// # Errors
+    /// Nobody reads any more.
+    pub(crate) async fn read(&self, options: &LogOptions, mut sink: impl AsyncWrite + Unpin) -> io::Result<()> {
+        let mut changed = self.changed.subscribe();
+        let since = since(options);
+        let mut left = options.limit_bytes.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(0));
+        let mut at = self.lines.lock().begin(since, options.tail_lines);
+        loop {
+            changed.mark_unchanged();
+            let (mut chunk, next, ended) = self.lines.lock().render(at, since, options.timestamps);
+            at = next;
+            chunk.truncate(left);
+            left -= chunk.len();
+            sink.write_all(&chunk).await?;
+            if left == 0 || !options.follow || ended {
+                sink.flush().await?;
+                return sink.shutdown().await;
+            }
+            sink.flush().await?;
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+fn since(options: &LogOptions) -> Timestamp {
+    let time = options.since_time.as_deref().and_then(|time| time.parse().ok());
+    let seconds = options
+        .since_seconds
+        .map(|seconds| Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
+    time.or(seconds).unwrap_or(Timestamp::MIN)
+}
+
+impl Lines {
+    fn push(&mut self, text: Bytes, whole: bool, time: Timestamp) {
+        self.bytes += text.len() + PER_LINE;
+        self.lines.push_back(Line { time, text, whole });
+        while self.bytes > KEPT {
+            let Some(oldest) = self.lines.pop_front() else { return };
+            self.bytes -= oldest.text.len() + PER_LINE;
+            self.first += 1;
+        }
+    }
+
+    /// The number of the first line to show.
+    fn begin(&self, since: Timestamp, tail: Option<i64>) -> u64 {
+        let young = self.lines.iter().position(|line| line.time >= since).unwrap_or(self.lines.len());
+        let mut begin = young;
+        if let Some(tail) = tail {
+            let mut wanted = usize::try_from(tail).unwrap_or(0);
+            begin = self.lines.len();
+            while begin > young && (wanted > 0 || !self.lines[begin - 1].whole) {
+                begin -= 1;
+                if self.lines[begin].whole {
+                    wanted -= 1;
+                }
+            }
+        }
+        self.first + begin as u64
+    }
+
+    /// The text from line number `at` on, the number after the last line, and whether nothing more will come.
+    fn render(&self, at: u64, since: Timestamp, timestamps: bool) -> (Vec<u8>, u64, bool) {
+        let mut text = Vec::new();
+        let skip = usize::try_from(at.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let mut begins_line = true;
+        for line in self.lines.iter().skip(skip).filter(|line| line.time >= since) {
+            if timestamps && begins_line {
+                text.extend_from_slice(line.time.strftime("%Y-%m-%dT%H:%M:%S%.9fZ ").to_string().as_bytes());
+            }
+            text.extend_from_slice(&line.text);
+            if line.whole {
+                text.push(b'\n');
+            }
+            begins_line = line.whole;
+        }
+        (text, self.first + self.lines.len() as u64, self.ended)
+    }
+}
+
+/// One of a process's output streams.
+pub(crate) struct LogWriter {
+    log: Log,
+    stream: Stream,
+}
+
+impl AsyncWrite for LogWriter {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.log.write(self.stream, bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shown(log: &Log, options: LogOptions) -> String {
+        let mut text = Vec::new();
+        log.read(&options, &mut text).await.unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn lines_of_both_streams_in_order_tail_and_limit() {
+        let log = Log::new();
+        log.write(Stream::Out, b"one\ntw");
+        log.write(Stream::Error, b"oops\n");
+        log.write(Stream::Out, b"o\nthree");
+        assert_eq!(shown(&log, LogOptions::default()).await, "one\noops\ntwo\n", "an unfinished line is not shown");
+        assert_eq!(shown(&log, LogOptions { tail_lines: Some(1), ..Default::default() }).await, "two\n");
+        assert_eq!(shown(&log, LogOptions { tail_lines: Some(0), ..Default::default() }).await, "");
+        assert_eq!(shown(&log, LogOptions { limit_bytes: Some(5), ..Default::default() }).await, "one\no");
+        log.end();
+        assert_eq!(shown(&log, LogOptions { tail_lines: Some(1), ..Default::default() }).await, "three\n");
+    }
+
+    #[tokio::test]
+    async fn time_stamps_and_ages() {
+        let log = Log::new();
+        log.write(Stream::Out, b"one\n");
+        let stamped = shown(&log, LogOptions { timestamps: true, ..Default::default() }).await;
+        let (time, text) = stamped.split_once(' ').unwrap();
+        assert_eq!((time.len(), text), ("2026-01-01T00:00:00.000000000Z".len(), "one\n"));
+        let future = LogOptions { since_time: Some("2999-01-01T00:00:00Z".into()), ..Default::default() };
+        assert_eq!(shown(&log, future).await, "");
+        assert_eq!(shown(&log, LogOptions { since_seconds: Some(60), ..Default::default() }).await, "one\n");
+    }
+
+    #[tokio::test]
+    async fn following_ends_with_the_container() {
+        let log = Log::new();
+        let writer = log.clone();
+        let following = tokio::spawn(async move { shown(&log, LogOptions { follow: true, ..Default::default() }).await });
+        tokio::task::yield_now().await;
+        writer.write(Stream::Out, b"late\n");
+        writer.end();
+        assert_eq!(following.await.unwrap(), "late\n");
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_and_long_lines_stay_whole() {
+        let log = Log::new();
+        for _ in 0..100 {
+            log.write(Stream::Out, &[b'x'; 20_000]);
+        }
+        assert!(log.lines.lock().bytes <= KEPT);
+        let log = Log::new();
+        log.write(Stream::Out, &[b'x'; 20_000]);
+        log.write(Stream::Out, b"\n");
+        assert_eq!(shown(&log, LogOptions { tail_lines: Some(1), ..Default::default() }).await.len(), 20_001);
+    }
+}
