@@ -17,6 +17,8 @@ const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList/";
 pub(super) enum Error {
     #[error("unable to decode patch: unrecognized $patch value {0}; use replace, delete or merge")]
     Directive(Value),
+    #[error("merging lists cannot yet be specified in the patch")]
+    MergeInList,
     #[error("unable to decode patch: {0} must be a list")]
     NotAList(String),
     #[error("map: {item} does not contain declared merge key: {key}")]
@@ -151,28 +153,31 @@ fn merge_list(
 }
 
 fn merge_objects(at: Option<Cursor<'_>>, key: &str, old: &[Value], changes: &[Value]) -> Result<Vec<Value>, Error> {
-    let changes: Vec<&Object> = changes.iter().filter_map(Value::as_object).collect();
-    // One `{$patch: replace}` among the items replaces the list by the others.
-    for change in &changes {
-        if change.len() == 1 && directive(change)? == Directive::Replace {
-            let others = changes.iter().filter(|other| !other.contains_key(PATCH));
-            return Ok(others.map(|other| Value::Object(clean_object(other, true))).collect());
+    let (marked, changes): (Vec<&Object>, Vec<&Object>) =
+        changes.iter().filter_map(Value::as_object).partition(|change| change.contains_key(PATCH));
+    let key_of = |change: &Object| {
+        change.get(key).cloned().ok_or_else(|| Error::NoMergeKey { item: Value::Object(change.clone()), key: key.to_owned() })
+    };
+    let mut merged = old.to_vec();
+    for change in marked {
+        match directive(change)? {
+            // One item that says so replaces the whole list by the items without directives.
+            Directive::Replace => return Ok(changes.iter().map(|other| Value::Object(clean_object(other, true))).collect()),
+            Directive::Delete => {
+                let gone = key_of(change)?;
+                merged.retain(|item| item.get(key) != Some(&gone));
+            }
+            Directive::Merge => return Err(Error::MergeInList),
         }
     }
-    let mut merged = old.to_vec();
     for change in changes {
-        let Some(id) = change.get(key) else {
-            return Err(Error::NoMergeKey { item: Value::Object(change.clone()), key: key.to_owned() });
-        };
-        let place = merged.iter().position(|item| item.get(key) == Some(id));
-        match (directive(change)?, place) {
-            (Directive::Delete, _) => merged.retain(|item| item.get(key) != Some(id)),
-            (Directive::Replace, Some(place)) => merged[place] = Value::Object(clean_object(change, true)),
-            (Directive::Merge, Some(place)) => {
-                let old = merged[place].as_object().cloned().unwrap_or_default();
-                merged[place] = Value::Object(merge_object(at, &old, change)?);
+        let id = key_of(change)?;
+        match merged.iter_mut().find(|item| item.get(key) == Some(&id)) {
+            Some(item) => {
+                let old = item.as_object().cloned().unwrap_or_default();
+                *item = Value::Object(merge_object(at, &old, change)?);
             }
-            (_, None) => merged.push(Value::Object(merge_object(at, &Object::new(), change)?)),
+            None => merged.push(Value::Object(merge_object(at, &Object::new(), change)?)),
         }
     }
     Ok(merged)
