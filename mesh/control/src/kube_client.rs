@@ -54,7 +54,8 @@ pub enum ClientError {
 pub fn in_cluster<N: Net, F: Files>(net: N, files: F, env: &BTreeMap<String, String>) -> Result<kube::Client, ClientError> {
     let variable = |name: &'static str| env.get(name).filter(|value| !value.is_empty()).ok_or(ClientError::Environment(name));
     let host = variable("KUBERNETES_SERVICE_HOST")?.clone();
-    let port: u16 = variable("KUBERNETES_SERVICE_PORT")?.parse().map_err(|_| ClientError::Environment("KUBERNETES_SERVICE_PORT"))?;
+    let port: u16 =
+        variable("KUBERNETES_SERVICE_PORT")?.parse().map_err(|_| ClientError::Environment("KUBERNETES_SERVICE_PORT"))?;
     let read = |name: &str| {
         let path = format!("{SERVICE_ACCOUNT}/{name}");
         files.read(&path).map_err(|error| ClientError::File { path, error })
@@ -67,7 +68,8 @@ pub fn in_cluster<N: Net, F: Files>(net: N, files: F, env: &BTreeMap<String, Str
         error: io::ErrorKind::InvalidData.into(),
     })?;
     let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let authority: Authority = format!("{bracketed}:{port}").parse().map_err(|_| ClientError::Environment("KUBERNETES_SERVICE_HOST"))?;
+    let authority: Authority =
+        format!("{bracketed}:{port}").parse().map_err(|_| ClientError::Environment("KUBERNETES_SERVICE_HOST"))?;
 
     let server_name = ServerName::try_from(host.clone()).map_err(|_| ClientError::Environment("KUBERNETES_SERVICE_HOST"))?;
     let connector = Connector { net, host, port, tls: TlsConnector::from(Arc::new(tls)), server_name };
@@ -90,7 +92,8 @@ fn tls_config(ca: &[u8]) -> Result<rustls::ClientConfig, ClientError> {
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = builder.map_err(|error| ClientError::Ca(error.to_string()))?.with_root_certificates(roots).with_no_client_auth();
+    let mut config =
+        builder.map_err(|error| ClientError::Ca(error.to_string()))?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

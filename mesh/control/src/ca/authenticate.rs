@@ -120,7 +120,9 @@ mod tests {
     fn spiffe_ids_are_read_strictly() {
         let id = "spiffe://cluster.local/ns/default/sa/sleep";
         assert_eq!(Identity::parse(id).unwrap().to_string(), id);
-        for bad in ["spiffe://cluster.local/ns//sa/sleep", "spiffe://cluster.local/ns/default/sa/sleep/x", "https://a/ns/b/sa/c", ""] {
+        for bad in
+            ["spiffe://cluster.local/ns//sa/sleep", "spiffe://cluster.local/ns/default/sa/sleep/x", "https://a/ns/b/sa/c", ""]
+        {
             assert_eq!(Identity::parse(bad), None, "{bad}");
         }
     }

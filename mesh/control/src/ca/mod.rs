@@ -1,7 +1,7 @@
 //! The mesh's certificate authority: the root and how it is kept, workload certificates, and istiod's own.
 
-mod authority;
 mod authenticate;
+mod authority;
 mod root;
 
 pub use authenticate::{AuthenticateError, Authenticator, Identity};

@@ -28,7 +28,9 @@ fn check(name: &str, value: &str) -> Result<(), String> {
         | "readiness.status.sidecar.istio.io/failureThreshold" => value.parse::<u32>().map(drop).map_err(|e| e.to_string()),
         "traffic.sidecar.istio.io/includeOutboundIPRanges" if value == "*" => Ok(()),
         "traffic.sidecar.istio.io/includeOutboundIPRanges" | "traffic.sidecar.istio.io/excludeOutboundIPRanges" => ranges(value),
-        "traffic.sidecar.istio.io/includeInboundPorts" | "traffic.sidecar.istio.io/includeOutboundPorts" if value == "*" => Ok(()),
+        "traffic.sidecar.istio.io/includeInboundPorts" | "traffic.sidecar.istio.io/includeOutboundPorts" if value == "*" => {
+            Ok(())
+        }
         "traffic.sidecar.istio.io/includeInboundPorts"
         | "traffic.sidecar.istio.io/excludeInboundPorts"
         | "traffic.sidecar.istio.io/includeOutboundPorts"

@@ -65,6 +65,7 @@ pub(crate) fn spec_list<'a>(pod: &'a mut Value, name: &str) -> &'a mut Vec<Value
 }
 
 /// The item called `name` in a list of named items.
+#[cfg(test)]
 pub(crate) fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     list.as_array()?.iter().find(|item| item["name"] == name)
 }

@@ -214,7 +214,10 @@ fn reapply_overrides(injected: &mut Value, original: &Value, rendered: &Value) {
         injected["metadata"]["annotations"][OVERRIDES] = overrides.to_string().into();
     }
     // The redirect lets the proxy's own user through; it has to be the one the author chose.
-    let uid = Pod(original).all_containers().find(|own| own["name"] == PROXY).and_then(|own| own["securityContext"]["runAsUser"].as_u64());
+    let uid = Pod(original)
+        .all_containers()
+        .find(|own| own["name"] == PROXY)
+        .and_then(|own| own["securityContext"]["runAsUser"].as_u64());
     if let Some(uid) = uid.filter(|uid| *uid != 0) {
         let init = merge::spec_list(injected, "initContainers").iter_mut().find(|container| container["name"] == INIT);
         let args = init.and_then(|init| init["args"].as_array_mut());

@@ -77,7 +77,8 @@ mod tests {
     fn the_apps_endpoint_moves_behind_the_agents() {
         let (scrape, annotations) = merged(json!({"prometheus.io/port": "9090", "prometheus/io/scrape": "true"}));
         assert_eq!(scrape.unwrap().unwrap(), r#"{"path":"","port":"9090","scrape":"true"}"#);
-        let expected = json!({"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus", "prometheus.io/scrape": "true"});
+        let expected =
+            json!({"prometheus.io/port": "15020", "prometheus.io/path": "/stats/prometheus", "prometheus.io/scrape": "true"});
         assert_eq!(annotations, expected);
     }
 

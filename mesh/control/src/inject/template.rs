@@ -81,7 +81,8 @@ impl Context<'_> {
         let name = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]).unwrap_or(&self.owner.name);
         let name: String = name.chars().take(63).collect();
         let name = name.trim_matches(['-', '_', '.']);
-        let revision = first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]).unwrap_or("latest");
+        let revision =
+            first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]).unwrap_or("latest");
         let mut labels = json!({ "service.istio.io/canonical-name": name, "service.istio.io/canonical-revision": revision });
         if self.template == Template::Sidecar {
             labels["security.istio.io/tlsMode"] = first(&["security.istio.io/tlsMode"]).unwrap_or("istio").into();
@@ -255,7 +256,8 @@ impl Context<'_> {
         });
         let transparent = self.interception_mode() == "TPROXY";
         let bind = self.setting("sidecar.istio.io/capNetBindService", "/proxy/capNetBindService") == "true";
-        let add: Vec<_> = [(transparent, "NET_ADMIN"), (bind, "NET_BIND_SERVICE")].iter().filter(|(on, _)| *on).map(|x| x.1).collect();
+        let add: Vec<_> =
+            [(transparent, "NET_ADMIN"), (bind, "NET_BIND_SERVICE")].iter().filter(|(on, _)| *on).map(|x| x.1).collect();
         if !add.is_empty() {
             context["capabilities"]["add"] = json!(add);
             context["runAsNonRoot"] = false.into();
@@ -267,9 +269,7 @@ impl Context<'_> {
     fn env(&self) -> Vec<Value> {
         let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
         let value = |name: &str, value: &str| json!({ "name": name, "value": value });
-        let limit = |name: &str, resource: &str| {
-            json!({ "name": name, "valueFrom": { "resourceFieldRef": { "resource": resource, "divisor": "1" } } })
-        };
+        let limit = |name: &str, resource: &str| json!({ "name": name, "valueFrom": { "resourceFieldRef": { "resource": resource, "divisor": "1" } } });
         let system = self.values.text("/istioNamespace");
         let ca_address = match self.values.text("/caAddress") {
             address if address.is_empty() => format!("istiod.{system}.svc:15012"),
@@ -333,8 +333,10 @@ impl Context<'_> {
 
     fn resources(&self) -> Value {
         let annotated = |kind: &str| {
-            let names = [("cpu", format!("sidecar.istio.io/proxyCPU{kind}")), ("memory", format!("sidecar.istio.io/proxyMemory{kind}"))];
-            let set = names.iter().filter_map(|(name, annotation)| Some(((*name).to_owned(), self.pod.annotation(annotation)?.into())));
+            let names =
+                [("cpu", format!("sidecar.istio.io/proxyCPU{kind}")), ("memory", format!("sidecar.istio.io/proxyMemory{kind}"))];
+            let set =
+                names.iter().filter_map(|(name, annotation)| Some(((*name).to_owned(), self.pod.annotation(annotation)?.into())));
             set.collect::<Map<String, Value>>()
         };
         let (requests, limits) = (annotated(""), annotated("Limit"));

@@ -444,7 +444,10 @@ fn injecting_twice_changes_nothing() {
     for native in ["true", "false"] {
         let mut pod = annotated(app(), "sidecar.istio.io/nativeSidecar", native);
         pod["spec"]["containers"][0]["readinessProbe"] = json!({ "httpGet": { "path": "/", "port": 9080 } });
-        pod["spec"]["containers"].as_array_mut().unwrap().push(json!({ "name": PROXY, "image": "auto", "env": [{ "name": "A", "value": "1" }] }));
+        pod["spec"]["containers"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "name": PROXY, "image": "auto", "env": [{ "name": "A", "value": "1" }] }));
         let once = injected(&injector(), &pod);
         let twice = injector().inject(&once, "default", &Value::Null).unwrap().unwrap();
         // The app's probes already point at the agent, whose own list of them is the one thing that is not made again.
@@ -516,7 +519,9 @@ fn proxy_resources_follow_the_annotations() {
 
 #[test]
 fn what_cannot_be_obeyed_is_refused() {
-    let refused = |name: &str, value: &str| injector().inject(&annotated(app(), name, value), "default", &Value::Null).unwrap_err().to_string();
+    let refused = |name: &str, value: &str| {
+        injector().inject(&annotated(app(), name, value), "default", &Value::Null).unwrap_err().to_string()
+    };
     insta::assert_snapshot!(refused("inject.istio.io/templates", "waypoint"), @r#"requested template "waypoint" not found; have sidecar, gateway"#);
     insta::assert_snapshot!(refused("prometheus.io/port", "15020x"), @r#"failed to process pod: invalid prometheus scrape configuration: invalid port "15020x""#);
 }
