@@ -6,7 +6,7 @@ mod constraints;
 mod defaults;
 pub(crate) mod facts;
 mod formats;
-mod messages;
+pub(crate) mod messages;
 pub(crate) mod node;
 mod prune;
 mod structural;
