@@ -100,7 +100,6 @@ impl NodeAgent for Kubelet {
 }
 
 impl Kubelet {
-    #[expect(clippy::result_large_err, reason = "the node agent's own interface returns a Status by value")]
     fn find(&self, pod: &PodRef) -> Result<(Arc<Pod>, Arc<PodRuntime>), Status> {
         let found = self.node.pods.get(&Key::new(&pod.namespace, &pod.name));
         found.ok_or_else(|| Status::not_found("", "pods", &pod.name))
@@ -108,7 +107,6 @@ impl Kubelet {
 }
 
 /// The container asked for; without a name, the only one.
-#[expect(clippy::result_large_err, reason = "as above")]
 fn container(pod: &Pod, runtime: &PodRuntime, name: &str) -> Result<(String, ContainerHandle), Status> {
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     let names: Vec<&str> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.as_str()).collect();

@@ -59,7 +59,6 @@ impl Quantity {
 
     /// The nearest floating-point number.
     pub fn to_f64(self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
         let mantissa = self.mantissa as f64;
         mantissa * 10f64.powi(self.exponent)
     }
@@ -92,8 +91,8 @@ impl Quantity {
             mantissa /= 10;
             exponent += 1;
         }
-        if self.style == Style::Binary && exponent >= 0 {
-            if let Some(mut whole) = 10i128.checked_pow(exponent.unsigned_abs()).and_then(|power| mantissa.checked_mul(power)) {
+        if self.style == Style::Binary && exponent >= 0
+            && let Some(mut whole) = 10i128.checked_pow(exponent.unsigned_abs()).and_then(|power| mantissa.checked_mul(power)) {
                 let mut power = 0;
                 while whole % 1024 == 0 && power < 6 {
                     whole /= 1024;
@@ -102,7 +101,6 @@ impl Quantity {
                 let suffix = BINARY.iter().find(|(_, p)| *p == power).map_or("", |(name, _)| name);
                 return format!("{whole}{suffix}");
             }
-        }
         // Down to a multiple of three, and not below a billionth (rounding up, as Kubernetes does).
         while exponent < -9 {
             mantissa = if mantissa > 0 { (mantissa + 9) / 10 } else { (mantissa - 9) / 10 };

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A failure, as `metav1.Status` says it to a client.
+/// A failure, as `metav1.Status` says it to a client. Small enough to be returned by value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Status {
@@ -14,11 +14,11 @@ pub struct Status {
     /// What went wrong, in Kubernetes' own wording where it has one.
     pub message: String,
     /// Group of the resource concerned.
-    pub group: String,
+    pub group: Box<str>,
     /// Kind (or, as Kubernetes does for `NotFound`, the plural resource name).
-    pub kind: String,
+    pub kind: Box<str>,
     /// Name of the object concerned.
-    pub name: String,
+    pub name: Box<str>,
     /// The fields at fault.
     pub causes: Vec<Cause>,
     /// When it makes sense to try again.
@@ -130,9 +130,9 @@ impl Status {
             code: reason.code(),
             reason,
             message: message.into(),
-            group: String::new(),
-            kind: String::new(),
-            name: String::new(),
+            group: "".into(),
+            kind: "".into(),
+            name: "".into(),
             causes: Vec::new(),
             retry_after_seconds: None,
         }
@@ -181,9 +181,9 @@ impl Status {
     /// Names the object concerned.
     #[must_use]
     pub fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
-        group.clone_into(&mut self.group);
-        kind.clone_into(&mut self.kind);
-        name.clone_into(&mut self.name);
+        self.group = group.into();
+        self.kind = kind.into();
+        self.name = name.into();
         self
     }
 

@@ -76,8 +76,8 @@ impl<'a, 'v> Typed<'a, 'v> {
     /// `k:{"containerPort":80,"protocol":"TCP"}`; keys that are left out count with their default.
     fn item_element(self, keys: &[Box<str>], index: usize, item: &Value) -> String {
         let default = |key: &str| self.at?.items()?.property(key)?.node.default.as_ref();
-        let key = |key: &'_ Box<str>| Some((key.to_string(), item.get(&**key).or_else(|| default(key))?.clone()));
-        let found: BTreeMap<String, Value> = keys.iter().filter_map(key).collect();
+        let key = |key: &str| Some((key.to_owned(), item.get(key).or_else(|| default(key))?.clone()));
+        let found: BTreeMap<String, Value> = keys.iter().filter_map(|name| key(name)).collect();
         if found.is_empty() { format!("i:{index}") } else { format!("k:{}", serde_json::json!(found)) }
     }
 

@@ -289,9 +289,7 @@ fn value(target: &str, wire: Wire<'_>, depth: usize) -> Result<Value, Error> {
         ("string", Wire::Bytes(bytes)) => utf8(bytes)?.into(),
         ("bytes", Wire::Bytes(bytes)) => base64(bytes).into(),
         ("bool", Wire::Varint(number)) => (number != 0).into(),
-        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "how protobuf encodes negative numbers")]
         ("int32", Wire::Varint(number)) => (number as i32).into(),
-        #[expect(clippy::cast_possible_wrap, reason = "how protobuf encodes negative numbers")]
         ("int64", Wire::Varint(number)) => (number as i64).into(),
         ("uint32" | "uint64", Wire::Varint(number)) => number.into(),
         ("double", Wire::Fixed(bits)) => float(f64::from_bits(bits)),
@@ -302,7 +300,6 @@ fn value(target: &str, wire: Wire<'_>, depth: usize) -> Result<Value, Error> {
 }
 
 fn float(number: f64) -> Value {
-    #[expect(clippy::cast_possible_truncation, reason = "it is whole and far below the limit")]
     if number.fract() == 0.0 && number.abs() < 9e15 { (number as i64).into() } else { number.into() }
 }
 

@@ -119,7 +119,6 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
         if self.whole_floats && value.fract() == 0.0 && value.abs() < 9e15 {
-            #[expect(clippy::cast_possible_truncation, reason = "it is whole and far below the limit")]
             return Ok((value as i64).into());
         }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom(format!("unsupported value: {value}")))

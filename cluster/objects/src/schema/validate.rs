@@ -62,11 +62,10 @@ fn check_fields(at: Cursor<'_>, fields: &Map<String, Value>, path: &str, causes:
         }
     }
     for (name, value) in fields {
-        if let Some(field) = at.field(name) {
-            if !(at.schema.builtin && value.is_null()) {
+        if let Some(field) = at.field(name)
+            && !(at.schema.builtin && value.is_null()) {
                 check(field, value, &join(path, name), causes);
             }
-        }
     }
 }
 

@@ -42,7 +42,6 @@ fn cell(column_type: &str, value: &Value, now: Timestamp) -> Value {
         },
         ("integer", number) => match (number.as_i64(), number.as_f64()) {
             (Some(whole), _) => whole.into(),
-            #[expect(clippy::cast_possible_truncation, reason = "Kubernetes truncates too")]
             (None, Some(float)) => (float as i64).into(),
             (None, None) => Value::Null,
         },
