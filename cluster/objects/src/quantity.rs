@@ -91,16 +91,18 @@ impl Quantity {
             mantissa /= 10;
             exponent += 1;
         }
-        if self.style == Style::Binary && exponent >= 0
-            && let Some(mut whole) = 10i128.checked_pow(exponent.unsigned_abs()).and_then(|power| mantissa.checked_mul(power)) {
-                let mut power = 0;
-                while whole % 1024 == 0 && power < 6 {
-                    whole /= 1024;
-                    power += 1;
-                }
-                let suffix = BINARY.iter().find(|(_, p)| *p == power).map_or("", |(name, _)| name);
-                return format!("{whole}{suffix}");
+        if self.style == Style::Binary
+            && exponent >= 0
+            && let Some(mut whole) = 10i128.checked_pow(exponent.unsigned_abs()).and_then(|power| mantissa.checked_mul(power))
+        {
+            let mut power = 0;
+            while whole % 1024 == 0 && power < 6 {
+                whole /= 1024;
+                power += 1;
             }
+            let suffix = BINARY.iter().find(|(_, p)| *p == power).map_or("", |(name, _)| name);
+            return format!("{whole}{suffix}");
+        }
         // Down to a multiple of three, and not below a billionth (rounding up, as Kubernetes does).
         while exponent < -9 {
             mantissa = if mantissa > 0 { (mantissa + 9) / 10 } else { (mantissa - 9) / 10 };

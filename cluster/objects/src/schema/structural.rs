@@ -227,10 +227,11 @@ impl Builder {
     fn constraints(&mut self, fields: &Map<String, Value>, path: &str, depth: usize) -> Constraints {
         let pattern = fields.get("pattern").and_then(Value::as_str).filter(|pattern| !pattern.is_empty());
         if let Some(source) = pattern
-            && let Err(error) = regex::Regex::new(source) {
-                let detail = format!("must be a valid regular expression, but isn't: {error}");
-                self.causes.push(invalid(format!("{path}pattern"), &json!(source), &detail));
-            }
+            && let Err(error) = regex::Regex::new(source)
+        {
+            let detail = format!("must be a valid regular expression, but isn't: {error}");
+            self.causes.push(invalid(format!("{path}pattern"), &json!(source), &detail));
+        }
         let number = |keyword: &str| fields.get(keyword).and_then(Value::as_f64);
         let count = |keyword: &str| fields.get(keyword).and_then(Value::as_u64);
         let mut branches = |keyword: &str| -> Vec<NodeId> {

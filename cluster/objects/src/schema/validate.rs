@@ -63,9 +63,10 @@ fn check_fields(at: Cursor<'_>, fields: &Map<String, Value>, path: &str, causes:
     }
     for (name, value) in fields {
         if let Some(field) = at.field(name)
-            && !(at.schema.builtin && value.is_null()) {
-                check(field, value, &join(path, name), causes);
-            }
+            && !(at.schema.builtin && value.is_null())
+        {
+            check(field, value, &join(path, name), causes);
+        }
     }
 }
 

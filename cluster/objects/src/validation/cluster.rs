@@ -154,9 +154,10 @@ pub(super) fn autoscaler(object: Field<'_>, faults: &mut Faults) {
         faults.invalid(&*max.path, max.number().unwrap_or_default(), "must be greater than 0");
     }
     if let (Some(min), Some(most)) = (min.number(), max.number())
-        && most < min {
-            faults.invalid(&*max.path, most, "must be greater than or equal to `minReplicas`");
-        }
+        && most < min
+    {
+        faults.invalid(&*max.path, most, "must be greater than or equal to `minReplicas`");
+    }
     for name in ["kind", "name"] {
         let field = spec.at("scaleTargetRef").at(name);
         if field.text().is_empty() {

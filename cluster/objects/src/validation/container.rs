@@ -197,10 +197,11 @@ fn resources(resources: &Field<'_>, faults: &mut Faults) {
     for (name, request) in requests.value.as_object().into_iter().flatten() {
         let Some(limit) = resources.at("limits").value.get(name) else { continue };
         if let (Some(asked), Some(most)) = (quantity(request), quantity(limit))
-            && asked.compare(most) == Ordering::Greater {
-                let detail = format!("must be less than or equal to {name} limit of {}", limit.as_str().unwrap_or_default());
-                faults.invalid(&*requests.path, request.clone(), &detail);
-            }
+            && asked.compare(most) == Ordering::Greater
+        {
+            let detail = format!("must be less than or equal to {name} limit of {}", limit.as_str().unwrap_or_default());
+            faults.invalid(&*requests.path, request.clone(), &detail);
+        }
     }
 }
 

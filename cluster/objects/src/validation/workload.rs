@@ -38,9 +38,10 @@ pub(super) fn deployment(object: Field<'_>, faults: &mut Faults) {
     }
     let deadline = spec.at("progressDeadlineSeconds");
     if let (Some(seconds), ready) = (deadline.number(), spec.at("minReadySeconds").number().unwrap_or_default())
-        && seconds <= ready {
-            faults.invalid(&*deadline.path, seconds, "must be greater than minReadySeconds");
-        }
+        && seconds <= ready
+    {
+        faults.invalid(&*deadline.path, seconds, "must be greater than minReadySeconds");
+    }
     let strategy = spec.at("strategy");
     faults.one_of(&strategy.at("type"), &["Recreate", "RollingUpdate"]);
     let rolling = strategy.at("rollingUpdate");

@@ -60,10 +60,12 @@ pub(super) fn apply_declared(at: Cursor<'_>, value: &mut Value) {
             }
             for (name, value) in fields.iter_mut() {
                 if let Some(field) = at.field(name) {
-                    if value.is_null() && !accepts_null(field.node)
-                        && let Some(default) = &field.node.default {
-                            *value = default.clone();
-                        }
+                    if value.is_null()
+                        && !accepts_null(field.node)
+                        && let Some(default) = &field.node.default
+                    {
+                        *value = default.clone();
+                    }
                     apply_declared(field, value);
                 }
             }

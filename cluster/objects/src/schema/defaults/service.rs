@@ -16,9 +16,10 @@ pub(super) fn service(fields: &mut Fields) {
     for port in each(spec, "ports") {
         set_text(port, "protocol", "TCP");
         if port.get("targetPort").is_none_or(|target| target.is_null() || target == 0 || target == "")
-            && let Some(number) = port.get("port").cloned() {
-                port.insert("targetPort".to_owned(), number);
-            }
+            && let Some(number) = port.get("port").cloned()
+        {
+            port.insert("targetPort".to_owned(), number);
+        }
     }
     let service_type = text(spec, "type").to_owned();
     let external_ips = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
