@@ -180,7 +180,7 @@ impl ApiServer {
         self.connections.tasks.wait().await;
         self.api.tasks.wait().await;
         self.network.remove_service(SERVICE_KEY);
-        self.api.store.sync();
+        self.api.store.close();
     }
 }
 

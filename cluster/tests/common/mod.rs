@@ -1,5 +1,7 @@
 //! A cluster, and kubectl to talk to it.
 
+mod programs;
+
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -7,40 +9,40 @@ use meshlab_cluster::{Cluster, ClusterOptions};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// A cluster with all built-in images, its kubeconfig in a directory of its own.
-pub struct Lab {
-    pub cluster: Cluster,
-    pub directory: TempDir,
+/// A cluster whose only image is `tools`, its kubeconfig in a directory of its own.
+pub(crate) struct Lab {
+    pub(crate) cluster: Cluster,
+    pub(crate) directory: TempDir,
 }
 
 impl Lab {
     /// Starts a cluster in memory.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(ClusterOptions::default()).await
     }
 
     /// Starts a cluster.
-    pub async fn start_with(options: ClusterOptions) -> Self {
+    pub(crate) async fn start_with(options: ClusterOptions) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
         let directory = tempfile::tempdir().unwrap();
         let kubeconfig = Some(directory.path().join("kubeconfig"));
-        let catalogue = meshlab_images::catalogue();
+        let catalogue = programs::catalogue();
         let cluster = Cluster::start(ClusterOptions { catalogue, kubeconfig, ..options }).await.unwrap();
         Self { cluster, directory }
     }
 
     /// Runs kubectl, which must succeed, and answers its standard output, trimmed.
-    pub async fn kubectl(&self, args: &[&str]) -> String {
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
         let (code, out, err) = self.try_kubectl(args).await;
         assert_eq!(code, Some(0), "kubectl {args:?}\n{out}\n{err}\n{}", self.events().await);
         out.trim().to_owned()
     }
 
     /// Runs kubectl: exit code, standard output, standard error.
-    pub async fn try_kubectl(&self, args: &[&str]) -> (Option<i32>, String, String) {
+    pub(crate) async fn try_kubectl(&self, args: &[&str]) -> (Option<i32>, String, String) {
         let child = self.command(args).kill_on_drop(true).output();
         let output =
             tokio::time::timeout(Duration::from_secs(60), child).await.expect("kubectl hangs").expect("kubectl is needed");
@@ -48,8 +50,21 @@ impl Lab {
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
 
+    /// Asks again until the answer is right. Fails with the last answer after 20 seconds.
+    pub(crate) async fn until(&self, args: &[&str], right: impl Fn(&str) -> bool) {
+        let begin = std::time::Instant::now();
+        loop {
+            let (_, out, error) = self.try_kubectl(args).await;
+            if right(out.trim()) {
+                return;
+            }
+            let late = begin.elapsed() > Duration::from_secs(20);
+            assert!(!late, "kubectl {args:?} still says\n{out}{error}\n{}", self.events().await);
+        }
+    }
+
     /// A kubectl command to run.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command
             .args(args)
@@ -66,13 +81,13 @@ impl Lab {
     }
 
     /// Ends the cluster.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cluster.stop().await;
     }
 }
 
 /// Writes a manifest to a file and answers its path.
-pub fn manifest(lab: &Lab, text: &str) -> String {
+pub(crate) fn manifest(lab: &Lab, text: &str) -> String {
     let path = lab.directory.path().join("manifest.yaml");
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()

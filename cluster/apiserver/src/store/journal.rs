@@ -55,8 +55,8 @@ pub(super) struct Journal {
     /// Size of the snapshot under this log.
     base: u64,
     compacting: Arc<AtomicBool>,
-    /// Held while the process uses the directory.
-    _lock: File,
+    /// Held while the process uses the directory; gone once the journal is closed.
+    lock: Option<File>,
 }
 
 impl Journal {
@@ -74,7 +74,7 @@ impl Journal {
             length,
             base,
             compacting: Arc::default(),
-            _lock: lock,
+            lock: Some(lock),
         })
     }
 
@@ -84,6 +84,9 @@ impl Journal {
 
     /// Writes one change. On an error nothing of it remains in the log.
     pub(super) fn append(&mut self, resource: &GroupResource, object: &Object, deleted: bool) -> io::Result<()> {
+        if self.lock.is_none() {
+            return Err(io::Error::other("the cluster was stopped"));
+        }
         let record = encode(resource, object, deleted)?;
         if let Err(error) = self.file.write_all(&record) {
             // A part of the record may be there. If even the cut fails, the next start drops it as a torn tail.
@@ -97,8 +100,11 @@ impl Journal {
         Ok(())
     }
 
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+    /// Flushes the log and leaves the directory to whoever opens it next. Nothing can be written any more.
+    pub(super) fn close(&mut self) -> io::Result<()> {
+        let result = self.file.sync_data();
+        self.lock = None;
+        result
     }
 
     /// The log has outgrown what it describes.

@@ -253,10 +253,10 @@ impl Store {
         }
     }
 
-    /// Writes what the system still buffers to the disk.
-    pub(crate) fn sync(&self) {
+    /// Writes what the system still buffers to the disk and lets go of the data directory. Reads go on, writes fail.
+    pub(crate) fn close(&self) {
         if let Some(journal) = &self.journal
-            && let Err(error) = journal.lock().sync()
+            && let Err(error) = journal.lock().close()
         {
             tracing::warn!(%error, "cannot flush the journal");
         }
