@@ -1,0 +1,347 @@
+//! RequestAuthentication: tokens are looked for, verified, and their claims passed on (fact 40).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use meshlab_proxy_config::{JwtRule, Origin};
+use serde_json::Value;
+
+use super::AccessError;
+use crate::http::local_reply::LocalReply;
+use crate::matching::header_name;
+use crate::route::action::cookie;
+use crate::route::matcher::{Claims, query_parameter};
+
+/// Envoy's tolerance for clocks that differ, in seconds.
+const CLOCK_SKEW: u64 = 60;
+/// A token longer than this is not looked into.
+const MAXIMUM_TOKEN: usize = 16 * 1024;
+
+/// The rules of a chain. Any one of them suffices.
+pub(crate) struct Jwt {
+    rules: Vec<Rule>,
+}
+
+struct Rule {
+    origin: Origin,
+    issuer: String,
+    audiences: Vec<String>,
+    /// `None`: the key set could not be had.
+    keys: Option<Vec<Key>>,
+    from_headers: Vec<(HeaderName, String)>,
+    from_params: Vec<String>,
+    from_cookies: Vec<String>,
+    payload_header: Option<HeaderName>,
+    claim_headers: Vec<(HeaderName, String)>,
+    forward: bool,
+}
+
+struct Key {
+    id: Option<String>,
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+/// Envoy's names of what is wrong with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JwtStatus {
+    BadFormat,
+    Expired,
+    NotYetValid,
+    UnknownIssuer,
+    AudienceNotAllowed,
+    VerificationFails,
+    KeysMissing,
+}
+
+/// A token that does not pass.
+pub(crate) struct JwtFailure {
+    pub(crate) status: JwtStatus,
+    pub(crate) origin: Origin,
+}
+
+impl JwtStatus {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::BadFormat => "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
+            Self::Expired => "Jwt is expired",
+            Self::NotYetValid => "Jwt not yet valid",
+            Self::UnknownIssuer => "Jwt issuer is not configured",
+            Self::AudienceNotAllowed => "Audiences in Jwt are not allowed",
+            Self::VerificationFails => "Jwt verification fails",
+            Self::KeysMissing => "Jwks remote fetch is failed",
+        }
+    }
+}
+
+impl JwtFailure {
+    /// Envoy's 401, with what RFC 6750 wants.
+    pub(crate) fn into_reply(self, scheme: &str, authority: &str, path: &str) -> LocalReply {
+        let text = self.status.text();
+        let status = if self.status == JwtStatus::AudienceNotAllowed { 403 } else { 401 };
+        let details = format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_"));
+        let reply = LocalReply::new(status, details).body(text);
+        let path = path.split('?').next().unwrap_or(path);
+        let challenge = format!("Bearer realm=\"{scheme}://{authority}{path}\", error=\"invalid_token\"");
+        match HeaderValue::from_str(&challenge) {
+            Ok(challenge) if status == 401 => reply.header(header::WWW_AUTHENTICATE, challenge),
+            _ => reply,
+        }
+    }
+}
+
+/// A token and where it was.
+struct Found {
+    rule: usize,
+    token: String,
+    place: Place,
+}
+
+enum Place {
+    Header(HeaderName),
+    Parameter(String),
+    Cookie,
+}
+
+impl Jwt {
+    pub(super) fn new(rules: &[JwtRule]) -> Result<Self, AccessError> {
+        Ok(Self { rules: rules.iter().map(Rule::new).collect::<Result<_, _>>()? })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Verifies the request's tokens. None at all passes; one that is good passes, unless another is bad, as in Envoy's
+    /// `allow_missing` of each provider.
+    pub(crate) fn verify(&self, headers: &mut HeaderMap, path: &mut String) -> Result<Option<Claims>, JwtFailure> {
+        // What these headers say must come from a token.
+        for rule in &self.rules {
+            if let Some(name) = &rule.payload_header {
+                headers.remove(name);
+            }
+            rule.claim_headers.iter().for_each(|(name, _)| drop(headers.remove(name)));
+        }
+        let found: Vec<Found> =
+            self.rules.iter().enumerate().flat_map(|(index, rule)| rule.find(index, headers, path)).collect();
+        let mut accepted: Option<Claims> = None;
+        let mut failure = None;
+        for Found { rule: index, token, place } in found {
+            let rule = &self.rules[index];
+            match rule.verify(&token) {
+                Ok(claims) => {
+                    rule.pass_on(&claims, &token, headers);
+                    if !rule.forward {
+                        remove(&place, headers, path);
+                    }
+                    accepted.get_or_insert_with(|| claims.into());
+                }
+                Err(JwtStatus::UnknownIssuer) if self.another_takes(index, &token) => {}
+                Err(status) => failure = failure.or(Some(JwtFailure { status, origin: rule.origin.clone() })),
+            }
+        }
+        match (accepted, failure) {
+            (Some(claims), _) => Ok(Some(claims)),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Whether a token that is not for one rule is by another rule's issuer.
+    fn another_takes(&self, index: usize, token: &str) -> bool {
+        let issuer = payload(token).and_then(|claims| claims.get("iss")?.as_str().map(str::to_owned));
+        self.rules.iter().enumerate().any(|(other, rule)| other != index && Some(&rule.issuer) == issuer.as_ref())
+    }
+}
+
+impl Rule {
+    fn new(config: &JwtRule) -> Result<Self, AccessError> {
+        let failed = |reason: String| AccessError::Jwt {
+            namespace: config.origin.namespace.clone(),
+            name: config.origin.name.clone(),
+            reason,
+        };
+        let name = |name: &str| header_name(name).map_err(|error| failed(error.to_string()));
+        let keys = config.jwks.as_deref().map(parse_keys).transpose().map_err(failed)?;
+        let mut from_headers = config
+            .from_headers
+            .iter()
+            .map(|(header, prefix)| Ok((name(header)?, prefix.clone())))
+            .collect::<Result<Vec<_>, AccessError>>()?;
+        let mut from_params = config.from_params.clone();
+        // Envoy's defaults where no place is named.
+        if from_headers.is_empty() && from_params.is_empty() && config.from_cookies.is_empty() {
+            from_headers.push((header::AUTHORIZATION, "Bearer ".to_owned()));
+            from_params.push("access_token".to_owned());
+        }
+        Ok(Self {
+            origin: config.origin.clone(),
+            issuer: config.issuer.clone(),
+            audiences: config.audiences.clone(),
+            keys,
+            from_headers,
+            from_params,
+            from_cookies: config.from_cookies.clone(),
+            payload_header: config.output_payload_to_header.as_deref().map(name).transpose()?,
+            claim_headers: config
+                .claim_to_headers
+                .iter()
+                .map(|(header, claim)| Ok((name(header)?, claim.clone())))
+                .collect::<Result<_, AccessError>>()?,
+            forward: config.forward_original_token,
+        })
+    }
+
+    fn find(&self, index: usize, headers: &HeaderMap, path: &str) -> Vec<Found> {
+        let mut found = Vec::new();
+        for (name, prefix) in &self.from_headers {
+            for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
+                // The prefix may stand anywhere: Envoy looks for it.
+                let Some(at) = value.find(prefix.as_str()) else { continue };
+                let token = value[at + prefix.len()..].trim_start();
+                let token: String = token.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.=".contains(*c)).collect();
+                found.push(Found { rule: index, token, place: Place::Header(name.clone()) });
+            }
+        }
+        for name in &self.from_params {
+            if let Some(token) = query_parameter(path, name) {
+                found.push(Found { rule: index, token, place: Place::Parameter(name.clone()) });
+            }
+        }
+        for name in &self.from_cookies {
+            if let Some(token) = cookie(headers, name) {
+                found.push(Found { rule: index, token: token.to_owned(), place: Place::Cookie });
+            }
+        }
+        found
+    }
+
+    fn verify(&self, token: &str) -> Result<Value, JwtStatus> {
+        if token.len() > MAXIMUM_TOKEN || token.split('.').count() != 3 {
+            return Err(JwtStatus::BadFormat);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| JwtStatus::BadFormat)?;
+        let claims = payload(token).ok_or(JwtStatus::BadFormat)?;
+        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
+            return Err(JwtStatus::UnknownIssuer);
+        }
+        let now = jsonwebtoken::get_current_timestamp();
+        let time = |name: &str| claims.get(name).and_then(Value::as_f64).map(|seconds| seconds as u64);
+        if time("nbf").is_some_and(|begin| begin > now + CLOCK_SKEW) {
+            return Err(JwtStatus::NotYetValid);
+        }
+        if time("exp").is_some_and(|end| end + CLOCK_SKEW < now) {
+            return Err(JwtStatus::Expired);
+        }
+        if !self.audiences.is_empty() {
+            let theirs = claims.get("aud").map(crate::route::matcher::value_strings).unwrap_or_default();
+            // A trailing slash, and the scheme, do not count.
+            let plain = |audience: &str| {
+                let audience = audience.trim_end_matches('/');
+                audience.strip_prefix("https://").or(audience.strip_prefix("http://")).unwrap_or(audience).to_owned()
+            };
+            if !theirs.iter().any(|audience| self.audiences.iter().any(|wanted| plain(wanted) == plain(audience))) {
+                return Err(JwtStatus::AudienceNotAllowed);
+            }
+        }
+        let keys = self.keys.as_ref().ok_or(JwtStatus::KeysMissing)?;
+        let mut validation = Validation::new(header.alg);
+        // All claims were looked at above, in Envoy's order.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let verified = keys
+            .iter()
+            .filter(|key| key.id.is_none() || header.kid.is_none() || key.id == header.kid)
+            .filter(|key| key.algorithms.contains(&header.alg))
+            .any(|key| jsonwebtoken::decode::<Value>(token, &key.key, &validation).is_ok());
+        if verified { Ok(claims) } else { Err(JwtStatus::VerificationFails) }
+    }
+
+    fn pass_on(&self, claims: &Value, token: &str, headers: &mut HeaderMap) {
+        if let Some(name) = &self.payload_header
+            && let Some(payload) = token.split('.').nth(1)
+            && let Ok(value) = HeaderValue::from_str(payload)
+        {
+            headers.insert(name, value);
+        }
+        for (name, path) in &self.claim_headers {
+            let claim = claims.get(path).or_else(|| path.split('.').try_fold(claims, |value, key| value.get(key)));
+            let text = match claim {
+                Some(Value::String(text)) => text.clone(),
+                Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
+                _ => continue,
+            };
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+fn remove(place: &Place, headers: &mut HeaderMap, path: &mut String) {
+    match place {
+        Place::Header(name) => drop(headers.remove(name)),
+        // Envoy leaves cookies.
+        Place::Cookie => {}
+        Place::Parameter(name) => {
+            let Some((start, query)) = path.split_once('?') else { return };
+            let kept: Vec<&str> = query.split('&').filter(|pair| pair.split('=').next() != Some(name.as_str())).collect();
+            *path = if kept.is_empty() { start.to_owned() } else { format!("{start}?{}", kept.join("&")) };
+        }
+    }
+}
+
+fn payload(token: &str) -> Option<Value> {
+    use base64::Engine;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
+    serde_json::from_slice::<Value>(&bytes).ok().filter(Value::is_object)
+}
+
+fn parse_keys(jwks: &str) -> Result<Vec<Key>, String> {
+    let raw: Value = serde_json::from_str(jwks).map_err(|error| format!("the key set is not JSON: {error}"))?;
+    let entries = raw.get("keys").and_then(Value::as_array).ok_or("the key set has no `keys`")?;
+    // A key of a kind that is not known does not spoil the others.
+    let keys: Vec<Key> = entries
+        .iter()
+        .filter_map(|entry| serde_json::from_value::<Jwk>(entry.clone()).ok())
+        .filter(|jwk| !matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption)))
+        .filter_map(|jwk| Key::new(&jwk))
+        .collect();
+    if keys.is_empty() { Err("the key set has no key that can be used".to_owned()) } else { Ok(keys) }
+}
+
+impl Key {
+    fn new(jwk: &Jwk) -> Option<Self> {
+        use jsonwebtoken::jwk::{AlgorithmParameters as P, EllipticCurve};
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        let possible: &[Algorithm] = match &jwk.algorithm {
+            P::RSA(_) => &[
+                Algorithm::RS256,
+                Algorithm::RS384,
+                Algorithm::RS512,
+                Algorithm::PS256,
+                Algorithm::PS384,
+                Algorithm::PS512,
+            ],
+            P::EllipticCurve(curve) if curve.curve == EllipticCurve::P384 => &[Algorithm::ES384],
+            P::EllipticCurve(_) => &[Algorithm::ES256],
+            P::OctetKey(_) => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
+            P::OctetKeyPair(_) => &[Algorithm::EdDSA],
+            #[expect(unreachable_patterns, reason = "the enumeration may grow")]
+            _ => return None,
+        };
+        let named = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
+        let algorithms = possible
+            .iter()
+            .filter(|algorithm| named.as_ref().is_none_or(|named| *named == format!("{algorithm:?}")))
+            .copied()
+            .collect();
+        Some(Self { id: jwk.common.key_id.clone(), algorithms, key })
+    }
+}
+
+/// Only to name the type that keys are parsed as.
+#[expect(dead_code, reason = "the set is parsed key by key, so that one that is unknown does not spoil the rest")]
+type KeySet = JwkSet;

@@ -1,0 +1,466 @@
+//! What happens to a request, in Istio's order of filters: custom authorization, tokens, policies, faults, CORS, the route.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use hyper::body::Incoming;
+use meshlab_proxy_config::{AbortStatus, Direction};
+
+use super::edge;
+use super::exchange::{Exchange, ResponseBody, head_bytes};
+use super::local_reply::LocalReply;
+use super::path::normalize;
+use super::server::HttpContext;
+use super::upgrade;
+use crate::access::{AccessInput, Denial};
+use crate::flags::Flags;
+use crate::listener::chain::HttpChain;
+use crate::matching::{RequestView, drawn};
+use crate::route::Route;
+use crate::route::action::Action;
+use crate::route::cors::CorsDecision;
+use crate::route::matcher::Claims;
+use crate::route::redirect::RequestTarget;
+use crate::router::{self, Outgoing};
+use crate::stream::{HttpFacts, StreamInfo};
+use crate::telemetry::format::View;
+use crate::telemetry::{export, grpc};
+use crate::trail::{self, Trail};
+
+/// What is still to be done when the response comes.
+pub(crate) struct ResponseContext {
+    cors_origin: Option<HeaderValue>,
+    pub(crate) stream_idle_timeout: Option<Duration>,
+}
+
+impl ResponseContext {
+    /// Adds what the request's filters want on the response.
+    pub(crate) fn decorate(&self, route: &Route, headers: &mut HeaderMap) {
+        if let (Some(origin), Some(cors)) = (&self.cors_origin, &route.cors) {
+            cors.decorate(origin, headers);
+        }
+    }
+}
+
+/// A request with its pseudo headers taken apart.
+struct Received {
+    method: Method,
+    version: Version,
+    authority: HeaderValue,
+    path: String,
+    headers: HeaderMap,
+}
+
+/// Serves one request.
+pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) -> Response<ResponseBody> {
+    let resolved = context.resolve();
+    let proxy = &context.proxy;
+    let mut exchange = Box::new(Exchange {
+        info: StreamInfo::new(context.connection.clone()),
+        proxy: proxy.clone(),
+        telemetry: resolved.snapshot.telemetry.clone(),
+        progress: None,
+        span: None,
+        trail: None,
+        tells_peer: false,
+        complete: false,
+    });
+    let upgrade_request = upgrade::requested(&request);
+    let (mut received, body, client_upgrade) = match receive(request, &mut exchange, upgrade_request.is_some()) {
+        Ok(received) => received,
+        Err(reply) => return reply.into_response(exchange),
+    };
+    if resolved.drain {
+        // The chain that this connection came in by is gone: the client is to come in by the new one.
+        exchange.info.termination_details = None;
+    }
+    let settings = &resolved.http;
+    let client = edge::receive(&mut received.headers, settings.config.edge, &context.connection);
+    begin(&mut exchange, &received);
+    match normalize(&received.path, settings.config.path_normalization) {
+        Ok(path) => {
+            if let std::borrow::Cow::Owned(path) = path {
+                received.path = path;
+            }
+        }
+        Err(bad) => return LocalReply::new(400, bad.to_string()).into_response(exchange),
+    }
+    start_trail(&mut exchange, context, settings, &mut received.headers);
+    learn_client(&mut exchange, &mut received.headers);
+
+    let claims = match authorize(&mut exchange, settings, &mut received, client).await {
+        Ok(claims) => claims,
+        Err(reply) => return reply.into_response(exchange),
+    };
+    let route = match find_route(&mut exchange, &resolved, &received, claims.as_ref()) {
+        Ok(route) => route,
+        Err(reply) => return reply.into_response(exchange),
+    };
+    // Policies see the route in Envoy's log too, so it is found before they are asked.
+    exchange.info.route = Some(route.clone());
+    if let Err(denial) = check_policies(&mut exchange, settings, &received, client, claims.as_ref()) {
+        return denial.into_response(exchange);
+    }
+    export::start(&mut exchange, &mut received.headers, &route);
+    if let Some(reply) = inject_fault(&mut exchange, &route).await {
+        return reply.into_response(exchange);
+    }
+    let mut cors_origin = None;
+    if let Some(cors) = &route.cors {
+        match cors.decide(&received.method, &received.headers) {
+            CorsDecision::Pass => {}
+            CorsDecision::Allowed(origin) => cors_origin = Some(origin),
+            CorsDecision::Preflight(headers) => {
+                let reply = LocalReply { headers, ..LocalReply::new(200, "cors_response") };
+                return reply.into_response(exchange);
+            }
+        }
+    }
+    let idle = Some(settings.config.stream_idle_timeout_ms).filter(|limit| *limit > 0).map(Duration::from_millis);
+    let response_context = ResponseContext { cors_origin, stream_idle_timeout: idle };
+    match &route.action {
+        Action::Redirect(redirect) => {
+            let authority = received.authority.to_str().unwrap_or("");
+            let target = RequestTarget {
+                scheme: scheme_of(&received.headers),
+                authority,
+                path_and_query: &received.path,
+                port: context.connection.local.port(),
+            };
+            let location = redirect.location(&route.matcher.path, &target);
+            let mut reply = LocalReply::new(redirect.status, "direct_response");
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                reply = reply.header(header::LOCATION, location);
+            }
+            answer(exchange, &route, &response_context, reply)
+        }
+        Action::DirectResponse { status, body } => {
+            let text = String::from_utf8_lossy(body).into_owned();
+            answer(exchange, &route, &response_context, LocalReply::new(*status, "direct_response").body(text))
+        }
+        Action::Forward(forward) => {
+            let mut upgrade = None;
+            if let Some(protocol) = upgrade_request {
+                let allowed = protocol
+                    .to_str()
+                    .is_ok_and(|name| forward.upgrades.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)));
+                let Some(client) = client_upgrade.filter(|_| allowed) else {
+                    return LocalReply::new(403, "upgrade_failed").into_response(exchange);
+                };
+                upgrade = Some(router::UpgradeRequest { protocol, client });
+            }
+            if received.method == Method::CONNECT {
+                return LocalReply::new(403, "upgrade_failed").into_response(exchange);
+            }
+            received.headers.remove(header::UPGRADE);
+            let is_grpc = exchange.info.http.as_ref().is_some_and(|http| http.grpc);
+            let scheme = if scheme_of(&received.headers) == "https" { Scheme::HTTPS } else { Scheme::HTTP };
+            let mut outgoing = Outgoing::new(
+                received.method,
+                received.path,
+                received.authority,
+                scheme,
+                received.version,
+                received.headers,
+                body,
+                is_grpc,
+            );
+            outgoing.upgrade = upgrade;
+            router::forward(exchange, &resolved.snapshot, &route, forward, outgoing, response_context).await
+        }
+    }
+}
+
+/// Takes a request apart, and refuses what Envoy's codec refuses.
+#[expect(clippy::type_complexity, reason = "the three parts of a request, used once")]
+fn receive(
+    mut request: Request<Incoming>,
+    exchange: &mut Exchange,
+    upgrade: bool,
+) -> Result<(Received, Incoming, Option<hyper::upgrade::OnUpgrade>), LocalReply> {
+    let version = request.version();
+    let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let mut headers = parts.headers;
+    let host = headers.remove(header::HOST);
+    let authority = match parts.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => host,
+    };
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    let path = if path.is_empty() && parts.method == Method::OPTIONS { "*" } else { path };
+    let received = Received {
+        method: parts.method,
+        version,
+        authority: authority.clone().unwrap_or_else(|| HeaderValue::from_static("")),
+        path: path.to_owned(),
+        headers,
+    };
+    if version < Version::HTTP_11 {
+        begin(exchange, &received);
+        return Err(LocalReply::new(426, "low_version").flag(Flags::DOWNSTREAM_PROTOCOL_ERROR).close());
+    }
+    if authority.is_none_or(|authority| authority.is_empty() || authority.to_str().is_err()) {
+        begin(exchange, &received);
+        return Err(LocalReply::new(400, "missing_host_header").close());
+    }
+    if received.path.is_empty() && received.method != Method::CONNECT {
+        begin(exchange, &received);
+        return Err(LocalReply::new(404, "missing_path_rejected").close());
+    }
+    Ok((received, body, client_upgrade))
+}
+
+/// Remembers what logs and metrics will say of the request.
+fn begin(exchange: &mut Exchange, received: &Received) {
+    let scheme = scheme_of(&received.headers);
+    let info = &mut exchange.info;
+    info.request_head_bytes = head_bytes(&received.headers);
+    info.request_captures = exchange.telemetry.request_captures.iter().map(|name| received.headers.get(name).cloned()).collect();
+    info.http = Some(HttpFacts {
+        method: received.method.clone(),
+        path: received.path.clone(),
+        authority: String::from_utf8_lossy(received.authority.as_bytes()).into_owned(),
+        scheme,
+        version: received.version,
+        grpc: grpc::is_grpc(&received.headers),
+        request_id: received.headers.get(edge::REQUEST_ID).cloned(),
+    });
+}
+
+fn scheme_of(headers: &HeaderMap) -> &'static str {
+    if headers.get(edge::FORWARDED_PROTO).is_some_and(|proto| proto == "https") { "https" } else { "http" }
+}
+
+/// A decision trail for those who may have one; nobody else's request for it goes any further.
+fn start_trail(exchange: &mut Exchange, context: &HttpContext, settings: &HttpChain, headers: &mut HeaderMap) {
+    let Some(asked) = headers.get(trail::HEADER) else { return };
+    let identity = match exchange.info.connection.direction {
+        Direction::Outbound => exchange.proxy.own_identity(),
+        Direction::Inbound | Direction::Gateway => context.connection.tls.as_ref().and_then(|tls| tls.principal.clone()),
+    };
+    if !trail::may_ask(&exchange.proxy.options.trail, asked, identity.as_deref()) {
+        headers.remove(trail::HEADER);
+        return;
+    }
+    let mut trail = Trail::new(&exchange.proxy.options.node_id, &context.connection);
+    trail.chain(&context.listener, &context.chain, &settings.config.route_config);
+    exchange.trail = Some(Box::new(trail));
+}
+
+/// The workload that sent the request, as its proxy tells.
+fn learn_client(exchange: &mut Exchange, headers: &mut HeaderMap) {
+    if exchange.info.connection.direction == Direction::Inbound {
+        headers.remove(edge::DECORATOR);
+        headers.remove(edge::PEER_METADATA_ID);
+        if let Some(told) = headers.remove(edge::PEER_METADATA) {
+            exchange.info.peer = exchange.proxy.metrics.peers.decode(told.as_bytes());
+            exchange.tells_peer = true;
+        }
+    } else {
+        headers.remove(edge::PEER_METADATA_ID);
+        headers.remove(edge::PEER_METADATA);
+    }
+}
+
+/// External authorization, then tokens (fact 34).
+async fn authorize(
+    exchange: &mut Exchange,
+    settings: &HttpChain,
+    received: &mut Received,
+    client: IpAddr,
+) -> Result<Option<Claims>, LocalReply> {
+    if !settings.access.custom.is_empty() {
+        let input = input(exchange, received, client, None);
+        if let Some(policy) = settings.access.custom_policy(&input) {
+            let snapshot = exchange.proxy.snapshot.load_full();
+            let asked = crate::access::ext_authz::ask(
+                policy,
+                &snapshot,
+                &exchange.info,
+                &received.method,
+                &received.path,
+                &received.authority,
+                &received.headers,
+            )
+            .await;
+            if let Some(trail) = &mut exchange.trail {
+                trail.policy(&policy.origin, "CUSTOM", if asked.is_ok() { "allowed" } else { "denied" });
+            }
+            match asked {
+                Ok(changes) => changes.apply(&mut received.headers),
+                Err(reply) => return Err(reply),
+            }
+        }
+    }
+    if settings.access.jwt.is_empty() {
+        return Ok(None);
+    }
+    let preflight = crate::route::cors::is_preflight(&received.method, &received.headers);
+    if preflight {
+        return Ok(None);
+    }
+    match settings.access.jwt.verify(&mut received.headers, &mut received.path) {
+        Ok(claims) => Ok(claims),
+        Err(failure) => {
+            if let Some(trail) = &mut exchange.trail {
+                trail.policy(&failure.origin, "JWT", failure.status.text());
+            }
+            let authority = received.authority.to_str().unwrap_or("");
+            Err(failure.into_reply(scheme_of(&received.headers), authority, &received.path))
+        }
+    }
+}
+
+fn input<'a>(
+    exchange: &'a Exchange,
+    received: &'a Received,
+    client: IpAddr,
+    claims: Option<&'a Claims>,
+) -> AccessInput<'a> {
+    AccessInput {
+        connection: &exchange.info.connection,
+        remote: client,
+        http: Some(RequestView {
+            method: &received.method,
+            authority: received.authority.to_str().unwrap_or(""),
+            scheme: scheme_of(&received.headers),
+            path_and_query: &received.path,
+            headers: &received.headers,
+        }),
+        claims: claims.map(|claims| &**claims),
+    }
+}
+
+/// AUDIT and DENY, then ALLOW.
+fn check_policies(
+    exchange: &mut Exchange,
+    settings: &HttpChain,
+    received: &Received,
+    client: IpAddr,
+    claims: Option<&Claims>,
+) -> Result<(), LocalReply> {
+    if settings.access.rbac.is_empty() {
+        return Ok(());
+    }
+    let verdict = settings.access.rbac.check(&input(exchange, received, client, claims));
+    if let Some(trail) = &mut exchange.trail {
+        settings.access.rbac.explain(&input_for_trail(&exchange.info, received, client, claims), trail);
+    }
+    match verdict {
+        Ok(()) => Ok(()),
+        Err(Denial { details }) => Err(LocalReply::new(403, details).body("RBAC: access denied")),
+    }
+}
+
+fn input_for_trail<'a>(
+    info: &'a StreamInfo,
+    received: &'a Received,
+    client: IpAddr,
+    claims: Option<&'a Claims>,
+) -> AccessInput<'a> {
+    AccessInput {
+        connection: &info.connection,
+        remote: client,
+        http: Some(RequestView {
+            method: &received.method,
+            authority: received.authority.to_str().unwrap_or(""),
+            scheme: scheme_of(&received.headers),
+            path_and_query: &received.path,
+            headers: &received.headers,
+        }),
+        claims: claims.map(|claims| &**claims),
+    }
+}
+
+/// The route, or Envoy's answer where there is none.
+fn find_route(
+    exchange: &mut Exchange,
+    resolved: &super::server::Resolved,
+    received: &Received,
+    claims: Option<&Claims>,
+) -> Result<Arc<Route>, LocalReply> {
+    let not_found = || LocalReply::new(404, "route_not_found").flag(Flags::NO_ROUTE);
+    let Some(table) = &resolved.table else { return Err(not_found()) };
+    let authority = received.authority.to_str().unwrap_or("");
+    let view = RequestView {
+        method: &received.method,
+        authority,
+        scheme: scheme_of(&received.headers),
+        path_and_query: &received.path,
+        headers: &received.headers,
+    };
+    let host = table.virtual_host(authority);
+    if let Some(trail) = &mut exchange.trail {
+        trail.routes(table, host.map(|host| &**host), view, claims);
+    }
+    let host = host.ok_or_else(not_found)?;
+    if host.require_tls && scheme_of(&received.headers) != "https" {
+        let location = format!("https://{}{}", crate::route::strip_port(authority), received.path);
+        let mut reply = LocalReply::new(301, "direct_response");
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            reply = reply.header(header::LOCATION, location);
+        }
+        return Err(reply);
+    }
+    host.route(view, claims).cloned().ok_or_else(not_found)
+}
+
+/// Delay, then abort, each drawn for itself (fact 20).
+async fn inject_fault(exchange: &mut Exchange, route: &Route) -> Option<LocalReply> {
+    let fault = route.fault.as_ref()?;
+    if let Some(delay) = fault.delay.as_ref().filter(|delay| drawn(delay.fraction)) {
+        exchange.info.flag(Flags::DELAY_INJECTED);
+        if let Some(trail) = &mut exchange.trail {
+            trail.fault(&format!("delay {} ms", delay.delay_ms));
+        }
+        tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await;
+    }
+    let abort = fault.abort.as_ref().filter(|abort| drawn(abort.fraction))?;
+    let reply = match abort.status {
+        AbortStatus::Http(status) => LocalReply::new(status, "fault_filter_abort"),
+        AbortStatus::Grpc(status) => LocalReply {
+            grpc_status: Some(status),
+            ..LocalReply::new(grpc::http_of_status(status), "fault_filter_abort")
+        },
+    };
+    if let Some(trail) = &mut exchange.trail {
+        trail.fault(&format!("abort {:?}", abort.status));
+    }
+    Some(reply.body("fault filter abort").flag(Flags::FAULT_INJECTED))
+}
+
+/// A route's own answer: its response headers apply.
+fn answer(exchange: Box<Exchange>, route: &Route, context: &ResponseContext, mut reply: LocalReply) -> Response<ResponseBody> {
+    {
+        let view =
+            View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
+        route.response_headers.apply(&mut reply.headers, view);
+    }
+    context.decorate(route, &mut reply.headers);
+    reply.into_response(exchange)
+}
+
+/// What every response has, whoever made it.
+pub(crate) fn finish_headers(exchange: &mut Exchange, headers: &mut HeaderMap) {
+    let direction = exchange.info.connection.direction;
+    headers.insert(header::SERVER, edge::server_name(direction));
+    if direction == Direction::Inbound {
+        if exchange.tells_peer {
+            headers.insert(edge::PEER_METADATA, exchange.telemetry.workload_header.clone());
+            headers.insert(edge::PEER_METADATA_ID, exchange.telemetry.node_header.clone());
+        }
+        if let Some(route) = &exchange.info.route
+            && !route.operation.is_empty()
+            && let Ok(operation) = HeaderValue::from_str(&route.operation)
+        {
+            headers.insert(edge::DECORATOR, operation);
+        }
+    }
+    if let Some(trail) = exchange.trail.take() {
+        headers.insert(trail::HEADER, trail.finish(&exchange.info));
+    }
+}

@@ -1,0 +1,99 @@
+//! Cross-origin resource sharing (fact 22).
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use meshlab_proxy_config::Cors as Config;
+
+use crate::matching::{MatchError, StringMatcher};
+
+/// A compiled policy.
+pub(crate) struct Cors {
+    origins: Vec<StringMatcher>,
+    allow_methods: Option<HeaderValue>,
+    allow_headers: Option<HeaderValue>,
+    expose_headers: Option<HeaderValue>,
+    max_age: Option<HeaderValue>,
+    allow_credentials: bool,
+    forward_unmatched_preflights: bool,
+}
+
+/// What the policy makes of a request.
+pub(crate) enum CorsDecision {
+    /// Not a cross-origin request, or one whose origin is not allowed: no headers.
+    Pass,
+    /// Answered here, with these headers.
+    Preflight(HeaderMap),
+    /// Goes on; the response gets headers for this origin.
+    Allowed(HeaderValue),
+}
+
+impl Cors {
+    pub(crate) fn new(config: &Config) -> Result<Self, MatchError> {
+        let joined = |values: &[String]| {
+            let text = values.join(",");
+            (!text.is_empty())
+                .then(|| HeaderValue::from_str(&text).map_err(|_| MatchError::HeaderValue(text.clone())))
+                .transpose()
+        };
+        Ok(Self {
+            origins: config.allow_origins.iter().map(StringMatcher::new).collect::<Result<_, _>>()?,
+            allow_methods: joined(&config.allow_methods)?,
+            allow_headers: joined(&config.allow_headers)?,
+            expose_headers: joined(&config.expose_headers)?,
+            max_age: config.max_age_s.map(HeaderValue::from),
+            allow_credentials: config.allow_credentials == Some(true),
+            forward_unmatched_preflights: config.forward_unmatched_preflights,
+        })
+    }
+
+    pub(crate) fn decide(&self, method: &Method, headers: &HeaderMap) -> CorsDecision {
+        let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !origin.is_empty()) else { return CorsDecision::Pass };
+        let allowed = origin.to_str().is_ok_and(|text| {
+            self.origins.iter().any(|matcher| match matcher {
+                StringMatcher::Exact(wanted) if wanted == "*" => true,
+                matcher => matcher.matches(text),
+            })
+        });
+        let preflight = is_preflight(method, headers);
+        match (preflight, allowed) {
+            (true, true) => {
+                let mut answer = HeaderMap::new();
+                answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                let optional = [
+                    (header::ACCESS_CONTROL_ALLOW_METHODS, &self.allow_methods),
+                    (header::ACCESS_CONTROL_ALLOW_HEADERS, &self.allow_headers),
+                    (header::ACCESS_CONTROL_MAX_AGE, &self.max_age),
+                ];
+                if self.allow_credentials {
+                    answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+                }
+                for (name, value) in optional {
+                    if let Some(value) = value {
+                        answer.insert(name, value.clone());
+                    }
+                }
+                CorsDecision::Preflight(answer)
+            }
+            (true, false) if !self.forward_unmatched_preflights => CorsDecision::Preflight(HeaderMap::new()),
+            (false, true) => CorsDecision::Allowed(origin.clone()),
+            _ => CorsDecision::Pass,
+        }
+    }
+
+    /// Adds what a browser wants to see on the response to an allowed request.
+    pub(crate) fn decorate(&self, origin: &HeaderValue, headers: &mut HeaderMap) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if self.allow_credentials {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        if let Some(expose) = &self.expose_headers {
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+        }
+    }
+}
+
+/// Whether a browser asks if it may ask.
+pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|value| !value.is_empty())
+}

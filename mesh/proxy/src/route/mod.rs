@@ -1,0 +1,205 @@
+//! Route tables, compiled: everything that can be known before a request comes is.
+
+pub(crate) mod action;
+pub(crate) mod cors;
+pub(crate) mod headers;
+pub(crate) mod matcher;
+pub(crate) mod redirect;
+pub(crate) mod rewrite;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use meshlab_proxy_config as config;
+use meshlab_proxy_config::Origin;
+
+use self::action::Action;
+use self::cors::Cors;
+use self::headers::HeaderChanges;
+use self::matcher::{Claims, RouteMatcher};
+use crate::matching::{MatchError, RequestView};
+
+/// A compiled route table.
+pub(crate) struct RouteTable {
+    pub(crate) name: String,
+    pub(crate) hosts: Vec<Arc<VirtualHost>>,
+    exact: AHashMap<String, usize>,
+    /// `*.example.com`, the longest first: length of the suffix, then the suffix itself.
+    suffixes: Vec<(usize, AHashMap<String, usize>)>,
+    /// `example.*`, the longest first.
+    prefixes: Vec<(usize, AHashMap<String, usize>)>,
+    catch_all: Option<usize>,
+    ignore_port: bool,
+}
+
+/// The routes of some domains.
+pub(crate) struct VirtualHost {
+    pub(crate) name: String,
+    pub(crate) domains: Vec<String>,
+    pub(crate) routes: Vec<Arc<Route>>,
+    pub(crate) require_tls: bool,
+}
+
+/// A compiled route.
+pub(crate) struct Route {
+    pub(crate) name: String,
+    pub(crate) matcher: RouteMatcher,
+    pub(crate) action: Action,
+    pub(crate) request_headers: HeaderChanges,
+    pub(crate) response_headers: HeaderChanges,
+    pub(crate) fault: Option<config::Fault>,
+    pub(crate) cors: Option<Cors>,
+    pub(crate) operation: String,
+    pub(crate) origin: Option<Origin>,
+}
+
+/// Why a route table cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RouteError {
+    #[error("virtual host {host}, route {route}: {source}")]
+    Route {
+        host: String,
+        route: String,
+        source: MatchError,
+    },
+    #[error("virtual host {host}, route {route}: {reason}")]
+    Invalid { host: String, route: String, reason: String },
+    #[error("domain {domain} stands in two virtual hosts, {first} and {second}")]
+    DuplicateDomain { domain: String, first: String, second: String },
+}
+
+impl RouteTable {
+    pub(crate) fn new(config: &config::RouteConfiguration) -> Result<Self, RouteError> {
+        let mut table = Self {
+            name: config.name.clone(),
+            hosts: Vec::with_capacity(config.virtual_hosts.len()),
+            exact: AHashMap::new(),
+            suffixes: Vec::new(),
+            prefixes: Vec::new(),
+            catch_all: None,
+            ignore_port: config.ignore_port_in_host,
+        };
+        for (index, host) in config.virtual_hosts.iter().enumerate() {
+            for domain in &host.domains {
+                if let Some(first) = table.insert(&domain.to_ascii_lowercase(), index) {
+                    return Err(RouteError::DuplicateDomain {
+                        domain: domain.clone(),
+                        first: config.virtual_hosts[first].name.clone(),
+                        second: host.name.clone(),
+                    });
+                }
+            }
+            table.hosts.push(Arc::new(VirtualHost::new(host)?));
+        }
+        table.suffixes.sort_by(|a, b| b.0.cmp(&a.0));
+        table.prefixes.sort_by(|a, b| b.0.cmp(&a.0));
+        Ok(table)
+    }
+
+    /// Gives the virtual host that has the domain already, if one has.
+    fn insert(&mut self, domain: &str, index: usize) -> Option<usize> {
+        let by_length = |tables: &mut Vec<(usize, AHashMap<String, usize>)>, part: &str| {
+            let at = match tables.iter().position(|(length, _)| *length == part.len()) {
+                Some(at) => at,
+                None => {
+                    tables.push((part.len(), AHashMap::new()));
+                    tables.len() - 1
+                }
+            };
+            tables[at].1.insert(part.to_owned(), index)
+        };
+        if domain == "*" {
+            self.catch_all.replace(index)
+        } else if let Some(suffix) = domain.strip_prefix('*') {
+            by_length(&mut self.suffixes, suffix)
+        } else if let Some(prefix) = domain.strip_suffix('*') {
+            by_length(&mut self.prefixes, prefix)
+        } else {
+            self.exact.insert(domain.to_owned(), index)
+        }
+    }
+
+    /// The virtual host of a request: the most specific domain decides, and there is no falling through (fact 10).
+    pub(crate) fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        let authority = if self.ignore_port { strip_port(authority) } else { authority };
+        let authority = if authority.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(authority.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(authority)
+        };
+        self.find(&authority).map(|index| &self.hosts[index])
+    }
+
+    fn find(&self, authority: &str) -> Option<usize> {
+        if let Some(index) = self.exact.get(authority) {
+            return Some(*index);
+        }
+        // A wildcard stands for at least one character.
+        for (length, suffixes) in &self.suffixes {
+            if authority.len() > *length
+                && let Some(end) = authority.get(authority.len() - length..)
+                && let Some(index) = suffixes.get(end)
+            {
+                return Some(*index);
+            }
+        }
+        for (length, prefixes) in &self.prefixes {
+            if authority.len() > *length
+                && let Some(start) = authority.get(..*length)
+                && let Some(index) = prefixes.get(start)
+            {
+                return Some(*index);
+            }
+        }
+        self.catch_all
+    }
+}
+
+/// `host` of `host:port`; IPv6 literals keep their brackets.
+pub(crate) fn strip_port(authority: &str) -> &str {
+    match authority.rfind(':') {
+        Some(colon)
+            if authority[colon + 1..].bytes().all(|byte| byte.is_ascii_digit())
+                && !authority[..colon].ends_with(':')
+                && (authority.starts_with('[') == authority[..colon].ends_with(']'))
+                && (authority.starts_with('[') || !authority[..colon].contains(':')) =>
+        {
+            &authority[..colon]
+        }
+        _ => authority,
+    }
+}
+
+impl VirtualHost {
+    fn new(config: &config::VirtualHost) -> Result<Self, RouteError> {
+        let routes = config.routes.iter().map(|route| Route::new(route, &config.name).map(Arc::new)).collect::<Result<_, _>>()?;
+        Ok(Self { name: config.name.clone(), domains: config.domains.clone(), routes, require_tls: config.require_tls })
+    }
+
+    /// The first route that matches (facts 1 and 2).
+    pub(crate) fn route(&self, request: RequestView<'_>, claims: Option<&Claims>) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.matcher.matches(request, claims))
+    }
+}
+
+impl Route {
+    fn new(route: &config::Route, host: &str) -> Result<Self, RouteError> {
+        let context = |source| RouteError::Route { host: host.to_owned(), route: route.name.clone(), source };
+        let invalid = |reason| RouteError::Invalid { host: host.to_owned(), route: route.name.clone(), reason };
+        Ok(Self {
+            name: route.name.clone(),
+            matcher: RouteMatcher::new(&route.matches).map_err(context)?,
+            action: Action::new(&route.action, invalid).map_err(|error| match error {
+                action::ActionError::Match(source) => context(source),
+                action::ActionError::Invalid(error) => error,
+            })?,
+            request_headers: HeaderChanges::new(&route.request_headers).map_err(context)?,
+            response_headers: HeaderChanges::new(&route.response_headers).map_err(context)?,
+            fault: route.fault.clone(),
+            cors: route.cors.as_ref().map(Cors::new).transpose().map_err(context)?,
+            operation: route.operation.clone(),
+            origin: route.origin.clone(),
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! The request as it is sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::retry::Policy;
+use crate::http::body::{Counted, Progress, Replay, RequestBody};
+use crate::http::edge;
+use crate::http::exchange::Exchange;
+use crate::route::Route;
+use crate::route::action::{Destination, Forward};
+use crate::telemetry::format::View;
+
+/// A protocol change that the client asks for.
+pub(crate) struct UpgradeRequest {
+    pub(crate) protocol: HeaderValue,
+    pub(crate) client: OnUpgrade,
+}
+
+/// A request on its way out.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) path: String,
+    pub(crate) authority: HeaderValue,
+    pub(crate) scheme: Scheme,
+    /// Of the client.
+    pub(crate) version: Version,
+    /// Without `host`.
+    pub(crate) headers: HeaderMap,
+    pub(crate) upgrade: Option<UpgradeRequest>,
+    body: OutgoingBody,
+}
+
+enum OutgoingBody {
+    Empty,
+    /// Not sent yet.
+    Fresh(Box<Counted>, Arc<Progress>),
+    /// Sent, or being sent, and not kept.
+    Gone(Arc<Progress>),
+    Kept(Replay),
+}
+
+impl Outgoing {
+    pub(crate) fn new(
+        method: Method,
+        path: String,
+        authority: HeaderValue,
+        scheme: Scheme,
+        version: Version,
+        headers: HeaderMap,
+        body: Incoming,
+        grpc: bool,
+    ) -> Self {
+        let body = if http_body::Body::is_end_stream(&body) {
+            OutgoingBody::Empty
+        } else {
+            let counted = Counted::new(body, grpc);
+            let progress = counted.progress();
+            OutgoingBody::Fresh(Box::new(counted), progress)
+        };
+        Self { method, path, authority, scheme, version, headers, upgrade: None, body }
+    }
+
+    pub(crate) fn authority_text(&self) -> &str {
+        self.authority.to_str().unwrap_or("")
+    }
+
+    /// The limit that applies: the request's own header before the route's (`x-envoy-upstream-rq-timeout-ms`).
+    pub(crate) fn timeout(&mut self, route: Option<Duration>) -> Option<Duration> {
+        let milliseconds = |value: HeaderValue| value.to_str().ok()?.parse::<u64>().ok();
+        match self.headers.remove(edge::TIMEOUT).and_then(milliseconds) {
+            Some(0) => None,
+            Some(limit) => Some(Duration::from_millis(limit)),
+            None => route,
+        }
+    }
+
+    /// Makes the changes that route and destination want.
+    pub(crate) fn prepare(
+        &mut self,
+        exchange: &mut Exchange,
+        route: &Route,
+        forward: &Forward,
+        destination: &Destination,
+        policy: Option<&Policy>,
+        timeout: Option<Duration>,
+    ) {
+        let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
+        // One destination's changes come last, as Istio appends them; of several, Envoy makes a destination's first.
+        let single = forward.destinations.len() == 1;
+        let (first, second) = if single {
+            (&route.request_headers, &destination.request_headers)
+        } else {
+            (&destination.request_headers, &route.request_headers)
+        };
+        first.apply(&mut self.headers, view);
+        second.apply(&mut self.headers, view);
+        if let Some(authority) = forward.authority_rewrite.as_ref().or(destination.authority_rewrite.as_ref()) {
+            self.authority = authority.clone();
+        }
+        if let Some(rewrite) = &forward.rewrite {
+            let rewritten = rewrite.apply(&route.matcher.path, &self.path);
+            if let Ok(original) = HeaderValue::from_str(&self.path) {
+                self.headers.insert(edge::ORIGINAL_PATH, original);
+            }
+            self.path = rewritten;
+        }
+        let expected = policy.and_then(|policy| policy.per_try_timeout).or(timeout);
+        match expected {
+            Some(expected) => {
+                let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+                self.headers.insert(edge::EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
+            }
+            None => drop(self.headers.remove(edge::EXPECTED_TIMEOUT)),
+        }
+        self.headers.remove(header::EXPECT);
+        if exchange.is_client_side() {
+            self.headers.insert(edge::PEER_METADATA, exchange.telemetry.workload_header.clone());
+            self.headers.insert(edge::PEER_METADATA_ID, exchange.telemetry.node_header.clone());
+            if !route.operation.is_empty()
+                && let Ok(operation) = HeaderValue::from_str(&route.operation)
+            {
+                self.headers.insert(edge::DECORATOR, operation);
+            }
+        }
+    }
+
+    /// Keeps the body while it is sent, for retries and mirrors.
+    pub(crate) fn keep_body(&mut self, keep: bool, limit: usize) {
+        if !keep {
+            return;
+        }
+        self.body = match std::mem::replace(&mut self.body, OutgoingBody::Empty) {
+            OutgoingBody::Fresh(counted, _) => OutgoingBody::Kept(Replay::new(*counted, limit)),
+            other => other,
+        };
+    }
+
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
+        match &self.body {
+            OutgoingBody::Empty => None,
+            OutgoingBody::Fresh(_, progress) | OutgoingBody::Gone(progress) => Some(progress.clone()),
+            OutgoingBody::Kept(replay) => Some(replay.progress()),
+        }
+    }
+
+    /// The body's copy, for a mirror; `None` where there is no body.
+    pub(crate) fn kept(&self) -> Option<&Replay> {
+        match &self.body {
+            OutgoingBody::Kept(replay) => Some(replay),
+            _ => None,
+        }
+    }
+
+    /// Whether the request could be sent once more.
+    pub(crate) fn can_repeat(&self) -> bool {
+        match &self.body {
+            OutgoingBody::Empty | OutgoingBody::Fresh(..) => self.upgrade.is_none(),
+            OutgoingBody::Gone(_) => false,
+            OutgoingBody::Kept(replay) => replay.is_whole(),
+        }
+    }
+
+    fn take_body(&mut self) -> RequestBody {
+        match &self.body {
+            OutgoingBody::Empty => RequestBody::Empty,
+            OutgoingBody::Kept(replay) => RequestBody::Replayed(replay.read()),
+            OutgoingBody::Gone(_) | OutgoingBody::Fresh(..) => {
+                let progress = self.progress().unwrap_or_default();
+                match std::mem::replace(&mut self.body, OutgoingBody::Gone(progress)) {
+                    OutgoingBody::Fresh(counted, _) => RequestBody::Streamed(counted),
+                    _ => RequestBody::Empty,
+                }
+            }
+        }
+    }
+
+    /// The request for one attempt. The headers are given away unless another attempt may follow.
+    pub(crate) fn request(&mut self, http2: bool, attempt: Option<u32>, keep_headers: bool) -> Option<Request<RequestBody>> {
+        let mut headers = if keep_headers { self.headers.clone() } else { std::mem::take(&mut self.headers) };
+        if let Some(attempt) = attempt {
+            headers.insert(edge::ATTEMPT_COUNT, HeaderValue::from(attempt));
+        }
+        let path = PathAndQuery::try_from(self.path.as_str()).ok()?;
+        let mut parts = http::uri::Parts::default();
+        parts.path_and_query = Some(path);
+        if http2 {
+            parts.scheme = Some(self.scheme.clone());
+            parts.authority = Some(Authority::try_from(self.authority.as_bytes()).ok()?);
+        } else {
+            headers.insert(header::HOST, self.authority.clone());
+            if let Some(upgrade) = &self.upgrade {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(header::UPGRADE, upgrade.protocol.clone());
+            }
+        }
+        let mut request = Request::new(self.take_body());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from_parts(parts).ok()?;
+        *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        *request.headers_mut() = headers;
+        Some(request)
+    }
+}

@@ -1,0 +1,4 @@
+//! Connections that are passed on as bytes.
+
+pub(crate) mod copy;
+pub(crate) mod proxy;

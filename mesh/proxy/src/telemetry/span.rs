@@ -1,0 +1,187 @@
+//! Spans, and the headers that carry a trace from hop to hop.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use meshlab_proxy_config::SpanExporter;
+use rand::Rng;
+
+/// Which end of a call a span is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanKind {
+    /// The caller's proxy.
+    Client,
+    /// The called workload's proxy.
+    Server,
+}
+
+/// A finished span.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Of the whole trace.
+    pub trace_id: u128,
+    /// Of this span.
+    pub span_id: u64,
+    /// Of the span that this one is part of; `None` at the root.
+    pub parent_id: Option<u64>,
+    /// `reviews.default.svc.cluster.local:80/*` (fact 50).
+    pub name: String,
+    /// Which end.
+    pub kind: SpanKind,
+    /// `productpage.default`.
+    pub service: String,
+    /// When it began.
+    pub start: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// Envoy's tags (`http.status_code`, `upstream_cluster`, `response_flags`, …) and those configured.
+    pub tags: BTreeMap<String, String>,
+    /// The request failed.
+    pub error: bool,
+}
+
+/// What is carried from hop to hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Context {
+    pub(crate) trace_id: u128,
+    pub(crate) span_id: u64,
+    pub(crate) parent_id: Option<u64>,
+    pub(crate) sampled: bool,
+}
+
+const B3: HeaderName = HeaderName::from_static("b3");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+const PARENT_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+impl Context {
+    /// A new trace.
+    pub(crate) fn root(sampled: bool) -> Self {
+        let mut rng = rand::rng();
+        Self { trace_id: rng.random::<u128>().max(1), span_id: rng.random::<u64>().max(1), parent_id: None, sampled }
+    }
+
+    /// A span within this one.
+    pub(crate) fn child(self) -> Self {
+        Self { span_id: rand::rng().random::<u64>().max(1), parent_id: Some(self.span_id), ..self }
+    }
+
+    /// The caller's context: the exporter's own headers first, the other format's else. `default_sampled` decides when the caller
+    /// left it open.
+    pub(crate) fn extract(headers: &HeaderMap, exporter: SpanExporter, default_sampled: impl Fn() -> bool) -> Option<Self> {
+        let b3 = || extract_b3(headers, &default_sampled);
+        let w3c = || extract_w3c(headers);
+        match exporter {
+            SpanExporter::Zipkin => b3().or_else(w3c),
+            SpanExporter::OtlpGrpc | SpanExporter::OtlpHttp => w3c().or_else(b3),
+        }
+    }
+
+    /// Puts this context into a request.
+    pub(crate) fn inject(self, headers: &mut HeaderMap, exporter: SpanExporter) {
+        match exporter {
+            SpanExporter::Zipkin => {
+                let trace = if self.trace_id >> 64 == 0 {
+                    format!("{:016x}", self.trace_id)
+                } else {
+                    format!("{:032x}", self.trace_id)
+                };
+                set(headers, TRACE_ID, format_args!("{trace}"));
+                set(headers, SPAN_ID, format_args!("{:016x}", self.span_id));
+                match self.parent_id {
+                    Some(parent) => set(headers, PARENT_ID, format_args!("{parent:016x}")),
+                    None => drop(headers.remove(PARENT_ID)),
+                }
+                set(headers, SAMPLED, format_args!("{}", u8::from(self.sampled)));
+            }
+            SpanExporter::OtlpGrpc | SpanExporter::OtlpHttp => {
+                let flags = u8::from(self.sampled);
+                set(headers, TRACEPARENT, format_args!("00-{:032x}-{:016x}-{flags:02x}", self.trace_id, self.span_id));
+            }
+        }
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: fmt::Arguments<'_>) {
+    if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
+        headers.insert(name, value);
+    }
+}
+
+fn hexadecimal(text: &str, lengths: &[usize]) -> Option<u128> {
+    if !lengths.contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    u128::from_str_radix(text, 16).ok().filter(|id| *id != 0)
+}
+
+fn extract_b3(headers: &HeaderMap, default_sampled: impl Fn() -> bool) -> Option<Context> {
+    if let Some(single) = headers.get(B3).and_then(|value| value.to_str().ok()) {
+        let mut parts = single.split('-');
+        let trace_id = hexadecimal(parts.next()?, &[16, 32])?;
+        let span_id = hexadecimal(parts.next()?, &[16])? as u64;
+        let sampled = match parts.next() {
+            Some("1" | "d") => true,
+            Some("0") => false,
+            _ => default_sampled(),
+        };
+        return Some(Context { trace_id, span_id, parent_id: None, sampled });
+    }
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let trace_id = hexadecimal(text(TRACE_ID)?, &[16, 32])?;
+    let span_id = hexadecimal(text(SPAN_ID)?, &[16])? as u64;
+    let parent_id = text(PARENT_ID).and_then(|id| hexadecimal(id, &[16])).map(|id| id as u64);
+    let sampled = match text(SAMPLED) {
+        Some("1" | "true") => true,
+        Some("0" | "false") => false,
+        _ => default_sampled(),
+    };
+    Some(Context { trace_id, span_id, parent_id, sampled })
+}
+
+fn extract_w3c(headers: &HeaderMap) -> Option<Context> {
+    let mut parts = headers.get(TRACEPARENT)?.to_str().ok()?.split('-');
+    let version = parts.next()?;
+    if version.len() != 2 || version == "ff" {
+        return None;
+    }
+    let trace_id = hexadecimal(parts.next()?, &[32])?;
+    let span_id = hexadecimal(parts.next()?, &[16])? as u64;
+    let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
+    Some(Context { trace_id, span_id, parent_id: None, sampled: flags & 1 == 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fact_50_zipkin_uses_b3_headers_and_otlp_w3c() {
+        let mut headers = HeaderMap::new();
+        let context = Context { trace_id: 0xabc, span_id: 0xdef, parent_id: Some(1), sampled: true };
+        context.inject(&mut headers, SpanExporter::Zipkin);
+        assert_eq!(headers["x-b3-traceid"], "0000000000000abc");
+        assert_eq!(headers["x-b3-parentspanid"], "0000000000000001");
+        assert_eq!(Context::extract(&headers, SpanExporter::Zipkin, || false), Some(context));
+        headers.clear();
+        context.inject(&mut headers, SpanExporter::OtlpHttp);
+        assert_eq!(headers["traceparent"], "00-00000000000000000000000000000abc-0000000000000def-01");
+        assert_eq!(
+            Context::extract(&headers, SpanExporter::OtlpGrpc, || false),
+            Some(Context { parent_id: None, ..context })
+        );
+    }
+
+    #[test]
+    fn malformed_trace_headers_are_no_context() {
+        for bad in ["", "00-0-0-01", "ff-00000000000000000000000000000abc-0000000000000def-01", "zz"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, HeaderValue::from_str(bad).unwrap());
+            assert_eq!(Context::extract(&headers, SpanExporter::OtlpHttp, || true), None, "{bad}");
+        }
+    }
+}
