@@ -195,6 +195,7 @@ const VALUES: &[&str] = &[
     "count",
     "currentNumberScheduled",
     "currentReplicas",
+    "denied",
     "exclusiveMaximum",
     "exclusiveMinimum",
     "failed",

@@ -180,3 +180,42 @@ proptest::proptest! {
         let _ = protobuf::decode(&body("v1", "Pod", &raw));
     }
 }
+
+/// Bodies recorded from kubectl.
+#[test]
+fn what_kubectl_posts() {
+    use base64::Engine as _;
+    let mut all = String::new();
+    for line in include_str!("kubectl_bodies.txt").lines().filter(|line| !line.starts_with('#')) {
+        let (command, body) = line.split_once(' ').unwrap();
+        let body = base64::engine::general_purpose::STANDARD.decode(body).unwrap();
+        let value = decode(Encoding::Protobuf, &body).unwrap().value;
+        let gvk = crate::resource::GroupVersionKind::of(&value).unwrap();
+        let schema = crate::schema::Schema::builtin(&gvk.group, &gvk.version, &gvk.kind).unwrap();
+        assert!(schema.unknown_fields(&value).is_empty(), "{command}: {:?}", schema.unknown_fields(&value));
+        assert_eq!(schema.type_error(&value), None, "{command}");
+        all.push_str(&format!("{command}: {value}\n"));
+    }
+    insta::assert_snapshot!(all, @r#"
+    create-namespace: {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"foo"},"spec":{},"status":{}}
+    create-deployment: {"apiVersion":"apps/v1","kind":"Deployment","metadata":{"labels":{"app":"web"},"name":"web"},"spec":{"replicas":0,"selector":{"matchLabels":{"app":"web"}},"strategy":{},"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"image":"nginx","name":"nginx","ports":[{"containerPort":80}],"resources":{}}]}}},"status":{"replicas":0}}
+    create-configmap: {"apiVersion":"v1","data":{"a":"b"},"kind":"ConfigMap","metadata":{"name":"c"}}
+    create-secret: {"apiVersion":"v1","data":{"a":"Yg=="},"kind":"Secret","metadata":{"name":"s"}}
+    create-service-nodeport: {"apiVersion":"v1","kind":"Service","metadata":{"labels":{"app":"n"},"name":"n"},"spec":{"ports":[{"name":"80-8080","port":80,"protocol":"TCP","targetPort":8080}],"selector":{"app":"n"},"type":"NodePort"},"status":{"loadBalancer":{}}}
+    create-service-externalname: {"apiVersion":"v1","kind":"Service","metadata":{"labels":{"app":"e"},"name":"e"},"spec":{"externalName":"x.y","selector":{"app":"e"},"type":"ExternalName"},"status":{"loadBalancer":{}}}
+    create-job: {"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j"},"spec":{"template":{"metadata":{},"spec":{"containers":[{"command":["echo","hi"],"image":"busybox","name":"j","resources":{}}],"restartPolicy":"Never"}}},"status":{}}
+    create-cronjob: {"apiVersion":"batch/v1","kind":"CronJob","metadata":{"name":"cj"},"spec":{"jobTemplate":{"metadata":{"name":"cj"},"spec":{"template":{"metadata":{},"spec":{"containers":[{"command":["date"],"image":"b","name":"cj","resources":{}}],"restartPolicy":"OnFailure"}}}},"schedule":"* * * * *"},"status":{}}
+    create-serviceaccount: {"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"me"}}
+    create-rolebinding: {"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding","metadata":{"name":"rb"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"r"},"subjects":[{"kind":"ServiceAccount","name":"me","namespace":"default"}]}
+    create-clusterrole: {"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRole","metadata":{"name":"cr"},"rules":[{"nonResourceURLs":["/x"],"verbs":["get"]}]}
+    create-clusterrolebinding: {"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{"name":"crb"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"cr"},"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"u"}]}
+    create-quota: {"apiVersion":"v1","kind":"ResourceQuota","metadata":{"name":"q"},"spec":{"hard":{"pods":"1"}},"status":{}}
+    create-poddisruptionbudget: {"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"name":"p"},"spec":{"minAvailable":1,"selector":{"matchLabels":{"a":"b"}}},"status":{"currentHealthy":0,"desiredHealthy":0,"disruptionsAllowed":0,"expectedPods":0}}
+    create-ingress: {"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"name":"i"},"spec":{"rules":[{"host":"h","http":{"paths":[{"backend":{"service":{"name":"svc","port":{"number":80}}},"path":"/p","pathType":"Prefix"}]}}]},"status":{"loadBalancer":{}}}
+    create-priorityclass: {"apiVersion":"scheduling.k8s.io/v1","kind":"PriorityClass","metadata":{"name":"pc"},"preemptionPolicy":"PreemptLowerPriority","value":1}
+    create-token: {"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","metadata":{},"spec":{"expirationSeconds":3600},"status":{}}
+    auth-can-i: {"apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview","metadata":{},"spec":{"resourceAttributes":{"namespace":"default","resource":"pods","verb":"get"}},"status":{"allowed":false}}
+    auth-whoami: {"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview","metadata":{},"status":{"userInfo":{}}}
+    auth-can-i-list: {"apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectRulesReview","metadata":{},"spec":{"namespace":"default"},"status":{"incomplete":false}}
+    "#);
+}

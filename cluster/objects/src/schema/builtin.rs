@@ -96,6 +96,21 @@ fn reference(schema: &Value) -> Option<&str> {
     schema.get("$ref")?.as_str()?.rsplit('/').next()
 }
 
+/// Fields the schemas call required, while a real API server accepts objects without them: their Go types have a zero value. The same
+/// holds of `metadata` and of everything in a status.
+const LENIENT: &[(&str, &str)] = &[
+    ("EndpointSlice", "endpoints"),
+    ("Event", "involvedObject"),
+    ("PolicyRule", "verbs"),
+    ("StatefulSetSpec", "serviceName"),
+    ("TokenRequestSpec", "audiences"),
+    ("ControllerRevision", "revision"),
+];
+
+/// How the names of types end that stand in a status.
+const STATUS_TYPES: &[&str] =
+    &["Status", "Condition", "NodeSystemInfo", "AttachedVolume", "NodeAddress", "DaemonEndpoint", "ContainerStateTerminated"];
+
 /// The part of a type's name that says: a schema or something else.
 const SCHEMA_OR: &str = "JSONSchemaPropsOr";
 
@@ -185,7 +200,11 @@ impl<'a> Builder<'a> {
         node.additional = schema.get("additionalProperties").map(|values| self.inline(values));
         node.items = schema.get("items").map(|items| self.inline(items));
         if let Some(required) = schema.get("required").and_then(Value::as_array) {
-            node.required = required.iter().filter_map(Value::as_str).map(Into::into).collect();
+            let short = type_name.rsplit('.').next().unwrap_or_default();
+            let enforced = |name: &&str| {
+                !STATUS_TYPES.iter().any(|end| short.ends_with(end)) && *name != "metadata" && !LENIENT.contains(&(short, *name))
+            };
+            node.required = required.iter().filter_map(Value::as_str).filter(enforced).map(Into::into).collect();
         }
         if let Some(format) = schema.get("format").and_then(Value::as_str) {
             let constraints = super::constraints::Constraints { format: Some(format.into()), ..Default::default() };

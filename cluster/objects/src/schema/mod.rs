@@ -70,10 +70,11 @@ impl Schema {
 
     /// Sets what is left out and has a default: for CRDs the schema's defaults, for built-in kinds those of a real API server.
     pub fn apply_defaults(&self, object: &mut Value) {
-        if self.builtin {
-            defaults::apply_builtin(self.root(), object);
-        } else {
+        if !self.builtin {
             defaults::apply_declared(self.root(), object);
+        } else if self.type_error(object).is_none() {
+            // Values of a wrong type are left for validation to refuse.
+            defaults::apply_builtin(self.root(), object);
         }
     }
 
@@ -98,3 +99,6 @@ impl Schema {
         Cursor { schema: self, node: &self.nodes[self.root] }
     }
 }
+
+#[cfg(test)]
+mod tests;
