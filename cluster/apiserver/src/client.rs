@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::{HeaderValue, USER_AGENT};
 use http_body_util::BodyExt;
 use kube::client::Body as KubeBody;
 
@@ -18,6 +19,8 @@ use crate::http::Response;
 struct InProcess {
     api: Arc<Api>,
     user: UserInfo,
+    /// Becomes the field manager of writes that name none.
+    agent: String,
 }
 
 impl tower::Service<http::Request<KubeBody>> for InProcess {
@@ -29,7 +32,12 @@ impl tower::Service<http::Request<KubeBody>> for InProcess {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<KubeBody>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<KubeBody>) -> Self::Future {
+        if !request.headers().contains_key(USER_AGENT)
+            && let Ok(agent) = HeaderValue::from_str(&self.agent)
+        {
+            request.headers_mut().insert(USER_AGENT, agent);
+        }
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let answer = self.api.clone().respond(Caller::InProcess(self.user.clone()), request);
         Box::pin(async move { Ok(answer.await) })
@@ -38,5 +46,15 @@ impl tower::Service<http::Request<KubeBody>> for InProcess {
 
 /// A client that is this user. It cannot exec, attach or port-forward, which need a connection.
 pub(crate) fn client(api: Arc<Api>, user: UserInfo) -> kube::Client {
-    kube::Client::new(InProcess { api, user }, "default")
+    let agent = agent(&user.name);
+    kube::Client::new(InProcess { api, user, agent }, "default")
+}
+
+/// The program that has this user on a real cluster.
+fn agent(user: &str) -> String {
+    match user.strip_prefix("system:") {
+        Some(node) if node.starts_with("node:") => "kubelet".to_owned(),
+        Some(component) if !component.contains(':') => component.to_owned(),
+        _ => "meshlab".to_owned(),
+    }
 }
