@@ -61,11 +61,6 @@ impl Flags {
     pub(crate) fn bits(self) -> u32 {
         self.0
     }
-
-    /// The set whose number this is.
-    pub(crate) fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
 }
 
 impl fmt::Display for Flags {

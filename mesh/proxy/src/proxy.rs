@@ -121,7 +121,8 @@ impl Shared {
         *self.drain.borrow() >= DrainState::Draining
     }
 
-    pub(crate) fn start_draining(&self) {
+    /// Clients are asked to go as their requests end. New connections are still accepted.
+    pub(crate) fn discourage(&self) {
         self.drain.send_if_modified(|state| {
             let change = *state == DrainState::Serving;
             if change {
@@ -129,6 +130,10 @@ impl Shared {
             }
             change
         });
+    }
+
+    pub(crate) fn start_draining(&self) {
+        self.discourage();
         for (stop, _) in self.applying.lock().0.values() {
             stop.cancel();
         }
@@ -296,9 +301,10 @@ impl<N: Net> Proxy<N> {
         self.shared.is_ready()
     }
 
-    /// Takes no new connections from here on, and asks clients to go.
+    /// Asks clients to go (`connection: close`, GOAWAY) as their requests end, and goes on accepting: the application may need its
+    /// proxy to finish what it does, and clients that do not know yet that it is going must not be refused.
     pub fn start_draining(&self) {
-        self.shared.start_draining();
+        self.shared.discourage();
     }
 
     /// Connections of clients that are open.

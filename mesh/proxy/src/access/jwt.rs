@@ -1,7 +1,7 @@
 //! RequestAuthentication: tokens are looked for, verified, and their claims passed on (fact 40).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use meshlab_proxy_config::{JwtRule, Origin};
 use serde_json::Value;
@@ -329,7 +329,6 @@ impl Key {
             P::EllipticCurve(_) => &[Algorithm::ES256],
             P::OctetKey(_) => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
             P::OctetKeyPair(_) => &[Algorithm::EdDSA],
-            #[expect(unreachable_patterns, reason = "the enumeration may grow")]
             _ => return None,
         };
         let named = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
@@ -341,7 +340,3 @@ impl Key {
         Some(Self { id: jwk.common.key_id.clone(), algorithms, key })
     }
 }
-
-/// Only to name the type that keys are parsed as.
-#[expect(dead_code, reason = "the set is parsed key by key, so that one that is unknown does not spoil the rest")]
-type KeySet = JwkSet;

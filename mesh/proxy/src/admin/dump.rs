@@ -68,7 +68,9 @@ pub(crate) fn clusters_text(proxy: &Shared) -> String {
     names.sort();
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let mut line = |text: std::fmt::Arguments<'_>| drop(writeln!(out, "{text}"));
+    let mut line = |text: std::fmt::Arguments<'_>| {
+        let _ = writeln!(out, "{text}");
+    };
     for name in names {
         let cluster = &snapshot.clusters[name];
         let limits = cluster.config.circuit_breaker;

@@ -87,10 +87,6 @@ impl Members {
         Self { all, levels }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// Chooses a host, or `None` when none is healthy.
     pub(crate) fn choose(&self, balancer: LoadBalancer, rotation: &AtomicUsize, choice: Choice<'_>) -> Option<Arc<Host>> {
         let level = self.level()?;

@@ -1,6 +1,5 @@
 //! Connections to an endpoint: idle HTTP/1.1 ones are kept, an HTTP/2 one is shared.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -45,7 +44,6 @@ struct Idle {
 
 /// What is known of an upstream connection.
 pub(crate) struct ConnectionFacts {
-    pub(crate) local: SocketAddr,
     pub(crate) local_text: String,
     pub(crate) peer_certificate: Option<Arc<PeerCertificate>>,
     pub(crate) mesh: bool,
@@ -347,7 +345,6 @@ impl ConnectionFacts {
         let principals = own.zip(upstream).map(|(own, upstream)| (names.name(&own.spiffe_id), names.name(upstream)));
         Self {
             principals,
-            local: transport.local,
             local_text: transport.local.to_string(),
             peer_certificate: transport.peer_certificate.clone(),
             mesh: transport.mesh,

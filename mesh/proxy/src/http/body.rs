@@ -33,7 +33,6 @@ pub(crate) struct Progress {
     bytes: AtomicU64,
     messages: AtomicU64,
     ended: AtomicBool,
-    failed: AtomicBool,
     finished: Notify,
 }
 
@@ -48,11 +47,6 @@ impl Progress {
 
     pub(crate) fn ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
-    }
-
-    /// The client broke off.
-    pub(crate) fn failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
     }
 
     fn end(&self) {
@@ -101,7 +95,7 @@ impl Counted {
                     self.progress.end();
                 }
             }
-            Some(Err(_)) => self.progress.failed.store(true, Ordering::Relaxed),
+            Some(Err(_)) => {}
             None => self.progress.end(),
         }
         Poll::Ready(frame)

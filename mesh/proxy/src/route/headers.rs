@@ -48,10 +48,6 @@ impl HeaderChanges {
             headers.remove(name);
         }
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
-    }
 }
 
 impl Value {

@@ -22,7 +22,6 @@ use crate::matching::{MatchError, RequestView};
 
 /// A compiled route table.
 pub(crate) struct RouteTable {
-    pub(crate) name: String,
     pub(crate) hosts: Vec<Arc<VirtualHost>>,
     exact: AHashMap<String, usize>,
     /// `*.example.com`, the longest first: length of the suffix, then the suffix itself.
@@ -72,7 +71,6 @@ pub(crate) enum RouteError {
 impl RouteTable {
     pub(crate) fn new(config: &config::RouteConfiguration) -> Result<Self, RouteError> {
         let mut table = Self {
-            name: config.name.clone(),
             hosts: Vec::with_capacity(config.virtual_hosts.len()),
             exact: AHashMap::new(),
             suffixes: Vec::new(),

@@ -1,7 +1,6 @@
 //! Copying between two streams, each direction closed for itself.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,8 +37,8 @@ struct OneWay {
 }
 
 enum Side {
-    Reading(io::Error),
-    Writing(io::Error),
+    Reading,
+    Writing,
 }
 
 impl OneWay {
@@ -65,9 +64,9 @@ impl OneWay {
                 return Poll::Ready(Ok(()));
             }
             while self.start < self.end {
-                let written = ready!(Pin::new(&mut *writer).poll_write(cx, &self.buffer[self.start..self.end])).map_err(Side::Writing)?;
+                let written = ready!(Pin::new(&mut *writer).poll_write(cx, &self.buffer[self.start..self.end])).map_err(|_| Side::Writing)?;
                 if written == 0 {
-                    return Poll::Ready(Err(Side::Writing(io::ErrorKind::WriteZero.into())));
+                    return Poll::Ready(Err(Side::Writing));
                 }
                 self.start += written;
                 self.total += written as u64;
@@ -75,8 +74,8 @@ impl OneWay {
                 activity.fetch_add(1, Ordering::Relaxed);
             }
             if self.finished_reading {
-                ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(Side::Writing)?;
-                ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(Side::Writing)?;
+                ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(|_| Side::Writing)?;
+                ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(|_| Side::Writing)?;
                 self.done = true;
                 continue;
             }
@@ -90,11 +89,11 @@ impl OneWay {
                     self.end = space.filled().len();
                     self.finished_reading = self.end == 0;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Side::Reading(error))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Side::Reading)),
                 Poll::Pending => {
                     // TLS keeps what it has until it is flushed.
                     if self.need_flush {
-                        ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(Side::Writing)?;
+                        ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(|_| Side::Writing)?;
                         self.need_flush = false;
                     }
                     return Poll::Pending;
@@ -138,8 +137,8 @@ where
         match result {
             None => copied.idle = true,
             Some(Ok(())) => {}
-            Some(Err((Side::Reading(_), true) | (Side::Writing(_), false))) => copied.client_error = true,
-            Some(Err((Side::Writing(_), true) | (Side::Reading(_), false))) => copied.upstream_error = true,
+            Some(Err((Side::Reading, true) | (Side::Writing, false))) => copied.client_error = true,
+            Some(Err((Side::Writing, true) | (Side::Reading, false))) => copied.upstream_error = true,
         }
     }
     copied.from_client = there.total;

@@ -18,7 +18,6 @@ use super::wire::{bytes_field, fixed64_field, varint_field};
 use crate::cluster::Cluster;
 use crate::cluster::members::Choice;
 use crate::http::body::RequestBody;
-use crate::http::edge;
 use crate::http::exchange::{Exchange, OpenSpan};
 use crate::matching::drawn;
 use crate::proxy::Shared;
@@ -280,9 +279,4 @@ fn otlp(spans: &[Span]) -> Vec<u8> {
         request.extend(bytes_field(1, &resource_spans));
     }
     request
-}
-
-/// The name that the caller's proxy gives to the operation, before the span of the called one is named.
-pub(crate) fn decorated(headers: &HeaderMap) -> Option<String> {
-    headers.get(edge::DECORATOR)?.to_str().ok().map(str::to_owned)
 }

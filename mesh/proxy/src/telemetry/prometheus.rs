@@ -36,7 +36,9 @@ impl Exposition {
     pub(crate) fn finish(self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
-        let mut line = |arguments: std::fmt::Arguments<'_>| drop(out.write_fmt(arguments));
+        let mut line = |arguments: std::fmt::Arguments<'_>| {
+            let _ = out.write_fmt(arguments);
+        };
         for (kind, families) in [("counter", self.counters), ("gauge", self.gauges)] {
             for (name, samples) in families {
                 line(format_args!("# TYPE {name} {kind}\n"));

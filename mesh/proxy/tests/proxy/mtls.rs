@@ -1,0 +1,243 @@
+//! Mutual TLS between two proxies.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use meshlab_proxy_config::*;
+use tokio::net::TcpStream;
+
+use crate::support::*;
+
+const SLEEP: &str = "spiffe://cluster.local/ns/default/sa/sleep";
+const HTTPBIN: &str = "spiffe://cluster.local/ns/default/sa/httpbin";
+
+fn server_tls() -> DownstreamTls {
+    DownstreamTls {
+        certificate: CertificateSource::Workload,
+        client_certificate: ClientCertificate::Mesh { trust_domains: vec!["cluster.local".into()] },
+        min_version: TlsVersion::V1_2,
+        max_version: TlsVersion::V1_3,
+        alpn: vec!["istio-h2".into(), "istio-http/1.1".into(), "istio".into()],
+    }
+}
+
+fn strict(setup: Setup) -> ProxyConfig {
+    let mut config = setup.inbound().build();
+    let mut listener = (*config.listeners["l"]).clone();
+    listener.filter_chains[0].tls = Some(server_tls());
+    config.listeners.insert("l".into(), Arc::new(listener));
+    config
+}
+
+/// Mutual TLS on the chain that mesh clients match, plaintext on the other.
+fn permissive(setup: Setup) -> ProxyConfig {
+    let mut config = setup.inbound().build();
+    let mut listener = (*config.listeners["l"]).clone();
+    let plain = listener.filter_chains[0].clone();
+    let mut tls = FilterChain { name: "mtls".into(), tls: Some(server_tls()), ..plain.clone() };
+    tls.matches.transport = Some(Transport::Tls);
+    tls.matches.application_protocols = vec!["istio".into(), "istio-http/1.1".into(), "istio-h2".into()];
+    let mut raw = plain;
+    raw.matches.transport = Some(Transport::Raw);
+    listener.filter_chains = vec![tls, raw];
+    config.listeners.insert("l".into(), Arc::new(listener));
+    config
+}
+
+fn mesh_tls(names: &[&str]) -> MeshTls {
+    MeshTls {
+        sni: "outbound_.8000_._.httpbin.default.svc.cluster.local".into(),
+        alpn: vec!["istio-peer-exchange".into(), "istio".into()],
+        subject_alt_names: names.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+fn client(server: SocketAddr, tls: UpstreamTls, change: impl FnOnce(&mut Cluster)) -> ProxyConfig {
+    let mut upstream = cluster("c", &[server]);
+    upstream.tls = tls;
+    change(&mut upstream);
+    let mut setup = Setup::new(vec![to("c")], vec![upstream]);
+    setup.telemetry.workload =
+        WorkloadLabels { workload: "sleep-v1".into(), namespace: "default".into(), app: "sleep".into(), ..Default::default() };
+    setup.build()
+}
+
+async fn pair(protocol: UpstreamProtocol) -> (Upstream, Bench, Bench) {
+    let mesh = Mesh::new();
+    let upstream = Upstream::named("httpbin").await;
+    let server = Bench::start();
+    server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
+    server.apply(strict(Setup::to(upstream.address)));
+    let sidecar = Bench::start();
+    sidecar.proxy.set_identity(mesh.identity(SLEEP)).unwrap();
+    sidecar.apply(client(server.address(), UpstreamTls::Mesh(mesh_tls(&[HTTPBIN])), |cluster| cluster.protocol = protocol));
+    (upstream, server, sidecar)
+}
+
+#[tokio::test]
+async fn a_request_passes_two_proxies_with_mutual_tls() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let (upstream, server, sidecar) = pair(protocol).await;
+        let answer = sidecar.get("/headers").await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "httpbin"));
+        assert_eq!(answer.header("server"), Some("envoy"));
+        let seen = upstream.last();
+        let certificate = seen.header("x-forwarded-client-cert").expect("the server's proxy says who called");
+        assert!(certificate.starts_with(&format!("By={HTTPBIN};Hash=")), "{certificate}");
+        assert!(certificate.ends_with(&format!("URI={SLEEP}")), "{certificate}");
+        let metrics = until("the server's metrics", || {
+            Some(server.proxy.metrics()).filter(|metrics| metrics.contains("istio_requests_total"))
+        })
+        .await;
+        let line = metrics.lines().find(|line| line.starts_with("istio_requests_total")).unwrap();
+        for label in [
+            "connection_security_policy=\"mutual_tls\"",
+            "reporter=\"destination\"",
+            "source_workload=\"sleep-v1\"",
+            &format!("source_principal=\"{SLEEP}\""),
+            &format!("destination_principal=\"{HTTPBIN}\""),
+        ] {
+            assert!(line.contains(label), "{label} in {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fact_33_auto_mtls_is_decided_for_each_endpoint() {
+    let mesh = Mesh::new();
+    let (inside, outside) = (Upstream::named("inside").await, Upstream::named("outside").await);
+    let server = Bench::start();
+    server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
+    server.apply(strict(Setup::to(inside.address)));
+    let sidecar = Bench::start();
+    sidecar.proxy.set_identity(mesh.identity(SLEEP)).unwrap();
+    sidecar.apply(client(server.address(), UpstreamTls::Auto(mesh_tls(&[])), |cluster| {
+        let mut with = endpoint(server.address());
+        with.metadata.mtls = true;
+        cluster.discovery = Discovery::Static(Endpoints { endpoints: vec![with, endpoint(outside.address)] });
+        cluster.load_balancer = LoadBalancer::RoundRobin { warmup_ms: 0 };
+    }));
+    let bodies = [sidecar.get("/").await.body, sidecar.get("/").await.body];
+    assert!(bodies.contains(&"inside".to_owned()) && bodies.contains(&"outside".to_owned()), "{bodies:?}");
+}
+
+#[tokio::test]
+async fn fact_32_permissive_takes_mutual_tls_and_plaintext_on_one_port_and_strict_only_the_first() {
+    let mesh = Mesh::new();
+    let upstream = Upstream::named("httpbin").await;
+    let server = Bench::start();
+    server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
+    server.apply(permissive(Setup::to(upstream.address)));
+    let sidecar = Bench::start();
+    sidecar.proxy.set_identity(mesh.identity(SLEEP)).unwrap();
+    sidecar.apply(client(server.address(), UpstreamTls::Mesh(mesh_tls(&[])), |_| {}));
+    assert_eq!(sidecar.get("/").await.status, 200);
+    assert!(upstream.last().header("x-forwarded-client-cert").is_some());
+    assert_eq!(server.get("/").await.status, 200, "plaintext, past the sidecar");
+    assert!(upstream.last().header("x-forwarded-client-cert").is_none());
+
+    let strict_server = Bench::start();
+    strict_server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
+    strict_server.apply(strict(Setup::to(upstream.address)));
+    let refused = raw(strict_server.address(), b"GET / HTTP/1.1\r\nhost: app\r\n\r\n").await;
+    assert!(!refused.contains("HTTP/1.1"), "plaintext gets no HTTP answer: {refused:?}");
+    assert_eq!(sidecar.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_server_with_another_identity_is_not_talked_to() {
+    let (upstream, server, sidecar) = pair(UpstreamProtocol::Http1).await;
+    sidecar.apply(client(server.address(), UpstreamTls::Mesh(mesh_tls(&["spiffe://cluster.local/ns/default/sa/other"])), |_| {}));
+    let answer = sidecar.get("/").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("CERTIFICATE_VERIFY_FAILED"), "{}", answer.body);
+    assert!(sidecar.logged(" 503 UF ").await.contains("TLS_error"));
+    assert_eq!(upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn a_client_of_another_mesh_is_refused() {
+    let (upstream, server, sidecar) = pair(UpstreamProtocol::Http1).await;
+    sidecar.proxy.set_identity(Mesh::new().identity(SLEEP)).unwrap();
+    let answer = sidecar.get("/").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(upstream.count(), 0);
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_new_certificate_drops_no_request() {
+    let mesh = Mesh::new();
+    let upstream = Upstream::named("httpbin").await;
+    let server = Bench::start();
+    server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
+    server.apply(strict(Setup::to(upstream.address)));
+    let sidecar = Arc::new(Bench::start());
+    sidecar.proxy.set_identity(mesh.identity(SLEEP)).unwrap();
+    // Every request is a new handshake.
+    sidecar.apply(client(server.address(), UpstreamTls::Mesh(mesh_tls(&[])), |cluster| cluster.max_requests_per_connection = 1));
+    let done = Arc::new(AtomicBool::new(false));
+    let requests = {
+        let (sidecar, done) = (sidecar.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut statuses = Vec::new();
+            while !done.load(Ordering::SeqCst) {
+                statuses.push(sidecar.get("/").await.status);
+            }
+            statuses
+        })
+    };
+    for _ in 0..5 {
+        server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
+        sidecar.proxy.set_identity(mesh.identity(SLEEP)).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    done.store(true, Ordering::SeqCst);
+    let statuses = requests.await.unwrap();
+    assert!(statuses.len() > 5 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_terminates_tls_with_a_certificate_from_a_secret() {
+    let mesh = Mesh::new();
+    let upstream = Upstream::named("web").await;
+    let (certificate_chain, private_key) = mesh.issue(rcgen::SanType::DnsName("shop.example.com".try_into().unwrap()));
+    let mut config = Setup::to(upstream.address).gateway().build();
+    let mut listener = (*config.listeners["l"]).clone();
+    listener.filter_chains[0].matches.server_names = vec!["shop.example.com".into()];
+    listener.filter_chains[0].tls = Some(DownstreamTls {
+        certificate: CertificateSource::Secret("kubernetes://istio-system/shop".into()),
+        client_certificate: ClientCertificate::None,
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        ..server_tls()
+    });
+    config.listeners.insert("l".into(), Arc::new(listener));
+    let secret = Secret { certificate_chain, private_key, ..Secret::default() };
+    config.secrets.insert("kubernetes://istio-system/shop".into(), Arc::new(secret));
+    let gateway = Bench::serving(config);
+
+    let mut roots = rustls::RootCertStore::empty();
+    use rustls_pki_types::pem::PemObject;
+    roots.add(rustls_pki_types::CertificateDer::from_pem_slice(mesh.roots().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let stream = connector.connect("shop.example.com".try_into().unwrap(), stream).await.unwrap();
+    let request = Request::get("/").header("host", "shop.example.com").body(Default::default()).unwrap();
+    let answer = exchange(stream, request).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "web"));
+    assert_eq!(answer.header("server"), Some("istio-envoy"));
+    let seen = upstream.last();
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    let stream = TcpStream::connect(gateway.address()).await.unwrap();
+    assert!(connector.connect("other.example.com".try_into().unwrap(), stream).await.is_err(), "no chain for this name");
+}
