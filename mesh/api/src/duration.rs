@@ -91,8 +91,11 @@ impl fmt::Display for Duration {
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        let duration = DurationOrZero::deserialize(deserializer)?.0;
+        if duration.0 < 1_000_000 {
+            return Err(serde::de::Error::custom("a duration of at least 1ms is needed"));
+        }
+        Ok(duration)
     }
 }
 
@@ -114,9 +117,15 @@ impl JsonSchema for Duration {
 }
 
 /// A duration for which zero has a meaning, so that the schema does not ask for a millisecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct DurationOrZero(pub Duration);
+
+impl<'de> Deserialize<'de> for DurationOrZero {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
 
 impl JsonSchema for DurationOrZero {
     fn schema_name() -> Cow<'static, str> {
