@@ -59,7 +59,10 @@ pub(crate) async fn keep<N: Net, F: Files>(
                     Ok(()) => {
                         backoff.reset();
                         let pause = renewal(life, environment.grace_ratio, seed);
-                        log.info("cache", format_args!("generated new workload certificate, ttl={life:.0?}, rotating in {pause:.0?}"));
+                        log.info(
+                            "cache",
+                            format_args!("generated new workload certificate, ttl={life:.0?}, rotating in {pause:.0?}"),
+                        );
                         pause
                     }
                     Err(error) => {
@@ -89,7 +92,10 @@ async fn issue<N: Net, F: Files>(ca: &ControlPlane<N, F>, environment: &Environm
     tokio::time::timeout(TIMEOUT, issue_unbounded(ca, environment)).await.map_err(|_| CertificateError::Timeout)?
 }
 
-async fn issue_unbounded<N: Net, F: Files>(ca: &ControlPlane<N, F>, environment: &Environment) -> Result<Issued, CertificateError> {
+async fn issue_unbounded<N: Net, F: Files>(
+    ca: &ControlPlane<N, F>,
+    environment: &Environment,
+) -> Result<Issued, CertificateError> {
     let spiffe_id = environment.spiffe_id();
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
@@ -107,17 +113,14 @@ async fn issue_unbounded<N: Net, F: Files>(ca: &ControlPlane<N, F>, environment:
     if status != StatusCode::OK {
         return Err(CertificateError::Refused { status, message: String::from_utf8_lossy(&body).into_owned() });
     }
-    let issued: CertificateResponse = serde_json::from_slice(&body).map_err(|error| CertificateError::Answer(error.to_string()))?;
+    let issued: CertificateResponse =
+        serde_json::from_slice(&body).map_err(|error| CertificateError::Answer(error.to_string()))?;
     let expires = issued.chain.first().and_then(|leaf| expiry(leaf));
     let expires = expires.ok_or_else(|| CertificateError::Answer("it holds no certificate".into()))?;
     // The last one is the root, which peers know; they are sent the others.
     let (root, chain) = issued.chain.split_last().ok_or_else(|| CertificateError::Answer("it is empty".into()))?;
-    let identity = WorkloadIdentity {
-        certificate_chain: chain.concat(),
-        private_key: key.serialize_pem(),
-        roots: root.clone(),
-        spiffe_id,
-    };
+    let identity =
+        WorkloadIdentity { certificate_chain: chain.concat(), private_key: key.serialize_pem(), roots: root.clone(), spiffe_id };
     Ok(Issued { identity, expires })
 }
 

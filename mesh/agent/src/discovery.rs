@@ -36,12 +36,12 @@ pub(crate) enum StreamError {
 pub(crate) type Applied = Result<(), Vec<Rejection>>;
 
 /// Follows the control plane for as long as the future lives; every configuration goes through `apply`.
-pub(crate) async fn keep<N: Net, F: Files, A: Future<Output = Applied>>(
+pub(crate) async fn keep<N: Net, F: Files>(
     control_plane: ControlPlane<N, F>,
     node: Node,
     log: Log,
     seed: u64,
-    apply: impl Fn(Arc<ProxyConfig>) -> A,
+    apply: impl Fn(Arc<ProxyConfig>) -> Applied,
 ) {
     let mut backoff = Backoff::new(seed);
     let mut config = Arc::new(ProxyConfig::default());
@@ -58,13 +58,13 @@ pub(crate) async fn keep<N: Net, F: Files, A: Future<Output = Applied>>(
 }
 
 /// One stream, until it ends.
-async fn follow<N: Net, F: Files, A: Future<Output = Applied>>(
+async fn follow<N: Net, F: Files>(
     control_plane: &ControlPlane<N, F>,
     node: &Node,
     log: &Log,
     config: &mut Arc<ProxyConfig>,
     had_update: &mut bool,
-    apply: &impl Fn(Arc<ProxyConfig>) -> A,
+    apply: &impl Fn(Arc<ProxyConfig>) -> Applied,
 ) -> StreamError {
     let (outgoing, incoming) = match open(control_plane, node).await {
         Ok(stream) => stream,
@@ -85,7 +85,7 @@ async fn follow<N: Net, F: Files, A: Future<Output = Applied>>(
         };
         for ControlMessage::Update(update) in messages {
             *had_update = true;
-            let answer = take(*update, config, log, apply).await;
+            let answer = take(*update, config, log, apply);
             if outgoing.send(Ok(Frame::data(encode_message(&answer).into()))).await.is_err() {
                 return StreamError::Closed;
             }
@@ -115,15 +115,10 @@ async fn open<N: Net, F: Files>(
 }
 
 /// Applies an update and says what came of it.
-async fn take<A: Future<Output = Applied>>(
-    update: Update,
-    config: &mut Arc<ProxyConfig>,
-    log: &Log,
-    apply: &impl Fn(Arc<ProxyConfig>) -> A,
-) -> ProxyMessage {
+fn take(update: Update, config: &mut Arc<ProxyConfig>, log: &Log, apply: &impl Fn(Arc<ProxyConfig>) -> Applied) -> ProxyMessage {
     let version = update.version;
     *config = Arc::new(update.apply(config));
-    match apply(config.clone()).await {
+    match apply(config.clone()) {
         Ok(()) => ProxyMessage::Ack { version },
         Err(rejected) => {
             for rejection in &rejected {

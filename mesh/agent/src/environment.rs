@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use meshlab_proxy::TrailAccess;
 use meshlab_proxy_config::discovery::{Node, NodeKind};
 use meshlab_proxy_config::{Files, LogLevel};
 use serde_json::Value;
@@ -61,6 +62,9 @@ pub(crate) struct Environment {
     pub(crate) app_probers: BTreeMap<String, Value>,
     /// `ISTIO_PROMETHEUS_ANNOTATIONS`.
     pub(crate) prometheus: Option<Value>,
+    /// Who may ask the proxy why it decided as it did: `MESHLAB_TRAIL_IDENTITIES`, `MESHLAB_TRAIL_TOKENS` (lists with commas) and
+    /// `MESHLAB_TRAIL_ANYONE`.
+    pub(crate) trail: TrailAccess,
     /// What is logged.
     pub(crate) log_level: LogLevel,
 }
@@ -86,14 +90,19 @@ impl Environment {
         let flags = Flags::parse(args.get(1..).unwrap_or_default())?;
         let proxy_config = match text("PROXY_CONFIG") {
             None => Value::Null,
-            Some(config) => serde_json::from_str(&config)
-                .map_err(|_| EnvironmentError::Value { name: "PROXY_CONFIG", value: config, wanted: "JSON" })?,
+            Some(config) => serde_json::from_str(&config).map_err(|_| EnvironmentError::Value {
+                name: "PROXY_CONFIG",
+                value: config,
+                wanted: "JSON",
+            })?,
         };
         let pod = text("POD_NAME").ok_or(EnvironmentError::Missing("POD_NAME"))?;
         let namespace = text("POD_NAMESPACE").ok_or(EnvironmentError::Missing("POD_NAMESPACE"))?;
-        let info = |file: &str| files.read(&format!("{POD_INFO}/{file}")).map(|content| parse_pod_info(&content)).unwrap_or_default();
+        let info =
+            |file: &str| files.read(&format!("{POD_INFO}/{file}")).map(|content| parse_pod_info(&content)).unwrap_or_default();
         let meta = |name: &str| text(&format!("ISTIO_META_{name}")).unwrap_or_default();
-        let domain = flags.domain.unwrap_or_else(|| format!("{namespace}.svc.cluster.local")).replace("$(POD_NAMESPACE)", &namespace);
+        let domain =
+            flags.domain.unwrap_or_else(|| format!("{namespace}.svc.cluster.local")).replace("$(POD_NAMESPACE)", &namespace);
         let node = Node {
             kind,
             ip: text("INSTANCE_IP").unwrap_or_default(),
@@ -123,6 +132,11 @@ impl Environment {
             drain: drain(&text, set("terminationDrainDuration"))?,
             app_probers: json_variable("ISTIO_KUBE_APP_PROBERS", &text)?.unwrap_or_default(),
             prometheus: json_variable("ISTIO_PROMETHEUS_ANNOTATIONS", &text)?,
+            trail: TrailAccess {
+                identities: list(text("MESHLAB_TRAIL_IDENTITIES")),
+                tokens: list(text("MESHLAB_TRAIL_TOKENS")),
+                anyone: text("MESHLAB_TRAIL_ANYONE").as_deref() == Some("true"),
+            },
             log_level: flags.log_level,
         })
     }
@@ -161,8 +175,13 @@ impl Flags {
                 "--domain" => flags.domain = Some(value),
                 "--log_output_level" => flags.log_level = log_level(&value),
                 // Levels of Envoy's own log, and settings of what this agent has no part in.
-                "--proxyLogLevel" | "--proxyComponentLogLevel" | "--serviceCluster" | "--concurrency" | "--stsPort"
-                | "--trust-domain" | "--outlierLogPath" => {}
+                "--proxyLogLevel"
+                | "--proxyComponentLogLevel"
+                | "--serviceCluster"
+                | "--concurrency"
+                | "--stsPort"
+                | "--trust-domain"
+                | "--outlierLogPath" => {}
                 other => return Err(EnvironmentError::Flag(other.to_owned())),
             }
         }
@@ -193,12 +212,21 @@ fn drain(text: &impl Fn(&str) -> Option<String>, configured: Option<String>) -> 
     Ok(Drain::For(duration("terminationDrainDuration", set.as_deref().unwrap_or("5s"))?))
 }
 
+fn list(text: Option<String>) -> Vec<String> {
+    let text = text.unwrap_or_default();
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
 fn json_variable<T: serde::de::DeserializeOwned>(
     name: &'static str,
     text: &impl Fn(&str) -> Option<String>,
 ) -> Result<Option<T>, EnvironmentError> {
     let Some(value) = text(name) else { return Ok(None) };
-    serde_json::from_str(&value).map(Some).map_err(|_| EnvironmentError::Value { name, value, wanted: "JSON as the injector writes it" })
+    serde_json::from_str(&value).map(Some).map_err(|_| EnvironmentError::Value {
+        name,
+        value,
+        wanted: "JSON as the injector writes it",
+    })
 }
 
 fn ratio(text: Option<String>) -> Result<f64, EnvironmentError> {
@@ -209,7 +237,11 @@ fn ratio(text: Option<String>) -> Result<f64, EnvironmentError> {
 
 /// Go's notation, as far as settings use it: `24h`, `1h30m`, `5s`, `250ms`.
 fn duration(name: &'static str, text: &str) -> Result<Duration, EnvironmentError> {
-    parse_duration(text).ok_or_else(|| EnvironmentError::Value { name, value: text.to_owned(), wanted: "a duration such as 24h or 5s" })
+    parse_duration(text).ok_or_else(|| EnvironmentError::Value {
+        name,
+        value: text.to_owned(),
+        wanted: "a duration such as 24h or 5s",
+    })
 }
 
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
@@ -306,7 +338,8 @@ mod tests {
 
     #[test]
     fn the_proxy_may_stay_until_it_is_idle() {
-        let environment = read(&["sidecar"], &[("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "1s")]).unwrap();
+        let environment =
+            read(&["sidecar"], &[("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "1s")]).unwrap();
         assert_eq!(environment.drain, Drain::UntilIdle(Duration::from_secs(1)));
     }
 }

@@ -20,7 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A command did not do what it should.
 #[derive(Debug, Error)]
 pub(crate) enum LocalError {
-    #[error("usage: pilot-agent request [--debug-port=15000] <method> <path>, for example: pilot-agent request GET stats/prometheus")]
+    #[error(
+        "usage: pilot-agent request [--debug-port=15000] <method> <path>, for example: pilot-agent request GET stats/prometheus"
+    )]
     Usage,
     #[error("unknown flag: {0}")]
     Flag(String),
@@ -59,7 +61,8 @@ pub(crate) async fn wait<N: Net>(net: &N, args: &[String]) -> Result<(), LocalEr
     for arg in args {
         match arg.split_once('=') {
             Some(("--timeoutSeconds", value)) => {
-                let seconds = value.parse().map_err(|_| LocalError::Number { name: "--timeoutSeconds".into(), value: value.into() })?;
+                let seconds =
+                    value.parse().map_err(|_| LocalError::Number { name: "--timeoutSeconds".into(), value: value.into() })?;
                 patience = Duration::from_secs(seconds);
             }
             Some(("--periodMillis" | "--requestTimeoutMillis" | "--url", _)) => {}

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::discovery::Applied;
 use crate::environment::Environment;
 
-/// A running proxy. Cloning yields the same one.
+/// A running proxy. Cloning yields the same one; it ends with the last clone.
 #[derive(Clone)]
 pub(crate) struct Running<N: Net> {
     proxy: Arc<Proxy<N>>,
@@ -19,16 +19,11 @@ pub(crate) struct Running<N: Net> {
 
 impl<N: Net> Running<N> {
     /// Starts it, without configuration. `quit` is notified when `/quitquitquit` is asked of its administration port.
-    pub(crate) async fn start(
-        net: N,
-        environment: &Environment,
-        stdout: Arc<dyn Fn(&str) + Send + Sync>,
-        quit: Arc<Notify>,
-    ) -> Result<Self, String> {
+    pub(crate) fn start(net: N, environment: &Environment, stdout: Arc<dyn Fn(&str) + Send + Sync>, quit: Arc<Notify>) -> Self {
         let access_log = Arc::new(move |line: &str| stdout(line));
-        let options = ProxyOptions { node_id: environment.node_id(), access_log, quit, ..ProxyOptions::default() };
-        let proxy = Proxy::start(net, options).await.map_err(|error| error.to_string())?;
-        Ok(Self { proxy: Arc::new(proxy) })
+        let trail = environment.trail.clone();
+        let options = ProxyOptions { node_id: environment.node_id(), access_log, quit, trail, ..ProxyOptions::default() };
+        Self { proxy: Arc::new(Proxy::start(net, options)) }
     }
 
     /// Replaces its certificate; connections that are open go on with the one they have.
@@ -37,11 +32,10 @@ impl<N: Net> Running<N> {
     }
 
     /// Replaces its configuration, but for the resources that it refuses.
-    pub(crate) async fn apply(&self, config: Arc<ProxyConfig>) -> Applied {
-        self.proxy.apply(config).await.map_err(|errors| {
-            let rejection = |error: meshlab_proxy::ApplyError| Rejection { resource: error.resource, message: error.message };
-            errors.0.into_iter().map(rejection).collect()
-        })
+    pub(crate) fn apply(&self, config: Arc<ProxyConfig>) -> Applied {
+        self.proxy
+            .apply(config)
+            .map_err(|errors| errors.0.into_iter().map(|(resource, message)| Rejection { resource, message }).collect())
     }
 
     /// Its metrics in Prometheus' text format.
@@ -49,13 +43,13 @@ impl<N: Net> Running<N> {
         self.proxy.metrics()
     }
 
-    /// Begins to drain: connections are closed as they become idle, new ones are discouraged.
+    /// Begins to drain: clients are asked to go as their requests end.
     pub(crate) fn start_draining(&self) {
-        self.proxy.drain();
+        self.proxy.start_draining();
     }
 
     /// Connections of clients that are open.
-    pub(crate) fn active_connections(&self) -> u64 {
+    pub(crate) fn open_connections(&self) -> usize {
         self.proxy.active_connections()
     }
 }

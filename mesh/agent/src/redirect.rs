@@ -56,7 +56,9 @@ pub enum RedirectError {
     #[error("interception mode {0} is not supported; use REDIRECT, or NONE to do without")]
     Mode(String),
     /// The tool is missing.
-    #[error("cannot run iptables-restore ({0}); the image needs the iptables package, or the cluster a CNI plugin that redirects")]
+    #[error(
+        "cannot run iptables-restore ({0}); the image needs the iptables package, or the cluster a CNI plugin that redirects"
+    )]
     Tool(std::io::Error),
     /// The tool failed.
     #[error("iptables-restore failed: {0}; the container needs the capabilities NET_ADMIN and NET_RAW")]
@@ -121,11 +123,15 @@ fn set(redirect: &mut Redirect, flag: &str, value: &str) -> Result<bool, Redirec
             other => return Err(RedirectError::Mode(other.to_owned())),
         },
         "-i" | "--istio-service-cidr" => redirect.include_outbound_ip_ranges = Selection::ip_ranges(value).map_err(list)?,
-        "-x" | "--istio-service-exclude-cidr" => redirect.exclude_outbound_ip_ranges = Redirect::ip_ranges(value).map_err(list)?,
+        "-x" | "--istio-service-exclude-cidr" => {
+            redirect.exclude_outbound_ip_ranges = Redirect::ip_ranges(value).map_err(list)?
+        }
         "-b" | "--istio-inbound-ports" => redirect.include_inbound_ports = Selection::ports(value).map_err(list)?,
         "-d" | "--istio-local-exclude-ports" => redirect.exclude_inbound_ports = Redirect::ports(value).map_err(list)?,
         "-q" | "--istio-outbound-ports" => redirect.include_outbound_ports = Redirect::ports(value).map_err(list)?,
-        "-o" | "--istio-local-outbound-ports-exclude" => redirect.exclude_outbound_ports = Redirect::ports(value).map_err(list)?,
+        "-o" | "--istio-local-outbound-ports-exclude" => {
+            redirect.exclude_outbound_ports = Redirect::ports(value).map_err(list)?
+        }
         // The proxy's group is told by its user; there is one interface; log scopes are not configurable.
         "-g" | "--proxy-gid" | "-k" | "--kube-virt-interfaces" | "-c" | "--istio-exclude-interfaces" | "--log_output_level" => {}
         other => return Err(RedirectError::Flag(other.to_owned())),
@@ -174,7 +180,9 @@ fn iptables_rules(redirect: &Redirect) -> String {
     rule("-A ISTIO_OUTPUT -s 127.0.0.6/32 -o lo -j RETURN".into());
     for uid in &redirect.exempt_uids {
         let tunnel = redirect.tunnel_port;
-        rule(format!("-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp ! --dport {tunnel} -m owner --uid-owner {uid} -j ISTIO_IN_REDIRECT"));
+        rule(format!(
+            "-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp ! --dport {tunnel} -m owner --uid-owner {uid} -j ISTIO_IN_REDIRECT"
+        ));
         rule(format!("-A ISTIO_OUTPUT -o lo -m owner ! --uid-owner {uid} -j RETURN"));
         rule(format!("-A ISTIO_OUTPUT -m owner --uid-owner {uid} -j RETURN"));
     }

@@ -19,6 +19,9 @@ use crate::redirect::{self, RedirectError, Redirector};
 use crate::status_server::{Order, Port, Readiness, StatusServer, pod_address};
 use crate::{certificate, discovery, local, proxy};
 
+/// How often a draining proxy is asked whether it is idle.
+const IDLE_PERIOD: Duration = Duration::from_millis(20);
+
 /// What the agent is given by the host it runs on.
 pub struct Host<N, F, R> {
     /// The network, as the proxy's user sees it.
@@ -44,8 +47,6 @@ enum AgentError {
     Local(#[from] local::LocalError),
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
-    #[error("cannot start the proxy: {0}")]
-    Proxy(String),
     #[error("{0} has ended")]
     Ended(String),
 }
@@ -100,7 +101,11 @@ async fn command<N: Net, F: Files, R: Redirector>(
 }
 
 /// The life of a proxy: starts it, keeps it supplied, and drains it at the end.
-async fn live<N: Net, F: Files, R>(host: Host<N, F, R>, environment: Environment, shutdown: CancellationToken) -> Result<(), AgentError> {
+async fn live<N: Net, F: Files, R>(
+    host: Host<N, F, R>,
+    environment: Environment,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
     let Host { net, files, stdout, .. } = host;
     let sink = stdout.clone();
     let log = Log::new(move |line| sink(line)).at_level(environment.log_level);
@@ -108,7 +113,7 @@ async fn live<N: Net, F: Files, R>(host: Host<N, F, R>, environment: Environment
     log.info("agent", format_args!("Proxy role: {}", environment.node_id()));
 
     let quit = Arc::new(tokio::sync::Notify::new());
-    let proxy = proxy::Running::start(net.clone(), &environment, stdout, quit.clone()).await.map_err(AgentError::Proxy)?;
+    let proxy = proxy::Running::start(net.clone(), &environment, stdout, quit.clone());
     let (ready, readiness) = watch::channel(Readiness::default());
     let ready = Arc::new(ready);
     let (orders, mut received) = mpsc::channel(4);
@@ -179,12 +184,9 @@ fn supply<N: Net, F: Files>(
         let (proxy, ready) = (proxy.clone(), ready.clone());
         async move {
             let apply = |config| {
-                let (proxy, ready) = (proxy.clone(), ready.clone());
-                async move {
-                    let applied = proxy.apply(config).await;
-                    ready.send_modify(|ready| ready.configuration = true);
-                    applied
-                }
+                let applied = proxy.apply(config);
+                ready.send_modify(|ready| ready.configuration = true);
+                applied
             };
             discovery::keep(control_plane, node, log, seed.rotate_left(17), apply).await;
         }
@@ -204,10 +206,17 @@ fn start_draining<N: Net>(proxy: &proxy::Running<N>, ready: &watch::Sender<Readi
     }
 }
 
-/// Lets the proxy finish what it serves.
+/// Lets the proxy finish what it serves. A proxy that was already draining is a native sidecar: its app has ended by now, so there
+/// is nothing to wait for but what is still under way.
 async fn drain<N: Net>(environment: &Environment, proxy: &proxy::Running<N>, ready: &watch::Sender<Readiness>, log: &Log) {
+    let app_is_gone = ready.borrow().draining;
     start_draining(proxy, ready, log);
     match environment.drain {
+        Drain::For(time) if app_is_gone => {
+            log.info("agent", format_args!("Agent draining proxy until no connection is active, {time:?} at most"));
+            // The limit is the answer to what does not end by itself.
+            let _ = tokio::time::timeout(time, idle(proxy)).await;
+        }
         Drain::For(time) => {
             log.info("agent", format_args!("Graceful termination period is {time:?}, starting..."));
             tokio::time::sleep(time).await;
@@ -215,10 +224,14 @@ async fn drain<N: Net>(environment: &Environment, proxy: &proxy::Running<N>, rea
         Drain::UntilIdle(least) => {
             log.info("agent", format_args!("Agent draining proxy for at least {least:?}, then until no connection is active"));
             tokio::time::sleep(least).await;
-            while proxy.active_connections() > 0 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            idle(proxy).await;
         }
     }
     log.info("agent", "Graceful termination logic ended, terminating the proxy");
+}
+
+async fn idle<N: Net>(proxy: &proxy::Running<N>) {
+    while proxy.open_connections() > 0 {
+        tokio::time::sleep(IDLE_PERIOD).await;
+    }
 }

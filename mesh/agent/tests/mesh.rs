@@ -53,7 +53,10 @@ impl Pod {
             stdout: Arc::new(move |text: &str| sink.lock().unwrap().push_str(text)),
         };
         let own = [
-            ("POD_NAME", "sleep-1"), ("POD_NAMESPACE", "default"), ("SERVICE_ACCOUNT", "sleep"), ("INSTANCE_IP", "10.244.0.20"),
+            ("POD_NAME", "sleep-1"),
+            ("POD_NAMESPACE", "default"),
+            ("SERVICE_ACCOUNT", "sleep"),
+            ("INSTANCE_IP", "10.244.0.20"),
             ("PROXY_CONFIG", "{\"terminationDrainDuration\":\"250ms\"}"),
         ];
         let env: BTreeMap<_, _> = own.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -73,7 +76,8 @@ impl Pod {
         };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let response = sender.send_request(Request::get(path).header("host", "pod").body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let response =
+            sender.send_request(Request::get(path).header("host", "pod").body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
         let status = response.status();
         (status, String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
     }
@@ -165,7 +169,8 @@ async fn the_apps_probes_and_metrics_are_asked_through_the_agent() {
     let probers = r#"{"/app-health/app/readyz":{"httpGet":{"path":"/fine","port":8080}},
         "/app-health/app/livez":{"httpGet":{"path":"/broken","port":8080}},
         "/app-health/app/startupz":{"tcpSocket":{"port":8081}}}"#;
-    let env = [("ISTIO_KUBE_APP_PROBERS", probers), ("ISTIO_PROMETHEUS_ANNOTATIONS", r#"{"scrape":"true","port":"8080","path":"/m"}"#)];
+    let env =
+        [("ISTIO_KUBE_APP_PROBERS", probers), ("ISTIO_PROMETHEUS_ANNOTATIONS", r#"{"scrape":"true","port":"8080","path":"/m"}"#)];
     assert_eq!(pod.command("istio-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020", &[]).await, 0);
     assert!(pod.net.redirect().is_some());
     let _agent = tokio::spawn(pod.command("proxy sidecar", &env));

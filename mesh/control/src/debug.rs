@@ -9,7 +9,7 @@ use meshlab_compile::Snapshot;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::discovery::Hub;
+use crate::discovery::{Compiled, Hub};
 use crate::http::{Body, json, not_found, text};
 use crate::inventory::Inventory;
 use crate::metrics::Metrics;
@@ -81,7 +81,7 @@ impl Debug {
             };
             json!({
                 "proxy": node.name(), "clusterId": node.cluster_id, "proxyType": node.kind, "istiod": self.pod,
-                "istioVersion": node.version, "status": sync, "wanted": wanted, "sent": status.sent, "acked": status.acked,
+                "istioVersion": node.version, "status": sync, "types": types(target.as_deref()), "wanted": wanted, "sent": status.sent, "acked": status.acked,
                 "rejected": status.rejected,
             })
         });
@@ -126,6 +126,19 @@ impl Debug {
             }
         }
     }
+}
+
+/// The kinds of resources that a proxy has.
+fn types(target: Option<&Compiled>) -> Vec<&'static str> {
+    let Some(config) = target.map(|target| &*target.config) else { return Vec::new() };
+    let kinds = [
+        ("CDS", config.clusters.is_empty()),
+        ("LDS", config.listeners.is_empty()),
+        ("EDS", config.endpoints.is_empty()),
+        ("RDS", config.routes.is_empty()),
+        ("SDS", config.secrets.is_empty()),
+    ];
+    kinds.into_iter().filter(|(_, empty)| !empty).map(|(kind, _)| kind).collect()
 }
 
 const PAGES: &str = "\

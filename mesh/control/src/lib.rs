@@ -5,7 +5,7 @@
 //! - `inventory`: watches that keep what is in the cluster;
 //! - `discovery`: configuration compiled once per class of proxy and streamed to each;
 //! - `webhook`, `webhook_config`, `root_cert`, `status`, `jwks`, `settings`: what istiod does at the Kubernetes API besides;
-//! - `debug`: its own pages and metrics.
+//! - `debug`: its own pages and metrics; [`istioctl`] prints them.
 //!
 //! [`run`] is all of it. It is generic over the network and the files, and never knows whether it runs in a pod of the embedded
 //! cluster or on Linux.
@@ -16,6 +16,7 @@ mod discovery;
 mod http;
 pub mod inject;
 mod inventory;
+pub mod istioctl;
 mod jwks;
 pub mod kube_client;
 mod manifests;

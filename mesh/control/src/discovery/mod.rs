@@ -3,5 +3,5 @@
 mod hub;
 mod stream;
 
-pub(crate) use hub::{Hub, Published, World};
+pub(crate) use hub::{Compiled, Hub, Published, World};
 pub(crate) use stream::{Discovery, certificate, stream};
