@@ -80,7 +80,13 @@ spec:
     let described = lab.kubectl(&["describe", "pod", "nobody"]).await;
     assert!(described.contains("this cluster has: tools") && described.contains("--cluster kind"), "{described}");
     let last = |pod: &'static str, field: &str| {
-        vec!["get".to_owned(), "pod".to_owned(), pod.to_owned(), "-o".to_owned(), format!("jsonpath={{.status.containerStatuses[0].lastState.terminated.{field}}}")]
+        vec![
+            "get".to_owned(),
+            "pod".to_owned(),
+            pod.to_owned(),
+            "-o".to_owned(),
+            format!("jsonpath={{.status.containerStatuses[0].lastState.terminated.{field}}}"),
+        ]
     };
     let ask = async |args: Vec<String>| lab.kubectl(&args.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(ask(last("crash", "exitCode")).await, "7");
@@ -117,7 +123,8 @@ spec:
     lab.kubectl(&["wait", "pod/web", "--for=condition=Ready", "--timeout=20s"]).await;
     lab.kubectl(&["exec", "web", "-c", "web", "--", "write", "/sick", "yes"]).await;
     lab.kubectl(&["wait", "pod/web", "--for=condition=Ready=false", "--timeout=20s"]).await;
-    let events = lab.kubectl(&["get", "events", "--field-selector", "reason=Unhealthy", "-o", "jsonpath={.items[*].message}"]).await;
+    let events =
+        lab.kubectl(&["get", "events", "--field-selector", "reason=Unhealthy", "-o", "jsonpath={.items[*].message}"]).await;
     assert!(events.contains("Readiness probe failed: HTTP probe failed with statuscode: 503"), "{events}");
     lab.stop().await;
 }
@@ -126,7 +133,10 @@ spec:
 async fn logs_exec_and_deletion() {
     let lab = Lab::start().await;
     lab.kubectl(&["run", "box", "--image=tools", "--command", "--", "sleep", "0.3", "5"]).await;
-    lab.until(&["get", "pod", "box", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"], |count| count != "0" && !count.is_empty()).await;
+    lab.until(&["get", "pod", "box", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"], |count| {
+        count != "0" && !count.is_empty()
+    })
+    .await;
     lab.kubectl(&["run", "stubborn", "--image=tools", "--restart=Never", "--command", "--", "stubborn"]).await;
     lab.kubectl(&["wait", "pod/stubborn", "--for=condition=Ready", "--timeout=20s"]).await;
     let (code, _, error) = lab.try_kubectl(&["exec", "stubborn", "--", "exit", "9"]).await;

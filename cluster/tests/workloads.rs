@@ -48,7 +48,16 @@ async fn a_deployment_and_its_service_lead_to_ready_pods_that_answer_by_name() {
         assert!(answer.starts_with("web-"), "{answer}");
     }
     let endpoints = lab.kubectl(&["get", "endpoints", "web", "-o", "jsonpath={.subsets[0].addresses[*].ip}"]).await;
-    let slice = lab.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "jsonpath={.items[*].endpoints[*].addresses[*]}"]).await;
+    let slice = lab
+        .kubectl(&[
+            "get",
+            "endpointslices",
+            "-l",
+            "kubernetes.io/service-name=web",
+            "-o",
+            "jsonpath={.items[*].endpoints[*].addresses[*]}",
+        ])
+        .await;
     let sorted = |text: &str| {
         let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
         words.sort();
@@ -65,7 +74,15 @@ async fn rollouts_go_forward_and_back_and_pause() {
     lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=20s"]).await;
     lab.kubectl(&["set", "image", "deployment/web", "web=tools:2"]).await;
     lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=20s"]).await;
-    let image = ["get", "pods", "-l", "app=web", "--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].spec.containers[0].image}"];
+    let image = [
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "--field-selector=status.phase=Running",
+        "-o",
+        "jsonpath={.items[*].spec.containers[0].image}",
+    ];
     lab.until(&image, |images| images == "tools:2 tools:2").await;
     let history = lab.kubectl(&["rollout", "history", "deployment/web"]).await;
     assert!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");
@@ -79,7 +96,10 @@ async fn rollouts_go_forward_and_back_and_pause() {
     lab.until(&["get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"], |ready| ready == "4").await;
     lab.kubectl(&["rollout", "pause", "deployment/web"]).await;
     lab.kubectl(&["set", "image", "deployment/web", "web=tools:3"]).await;
-    lab.until(&["get", "deployment", "web", "-o", "jsonpath={.status.conditions[?(@.type=='Progressing')].reason}"], |r| r == "DeploymentPaused").await;
+    lab.until(&["get", "deployment", "web", "-o", "jsonpath={.status.conditions[?(@.type=='Progressing')].reason}"], |r| {
+        r == "DeploymentPaused"
+    })
+    .await;
     let sets = lab.kubectl(&["get", "replicasets", "-o", "name"]).await;
     lab.kubectl(&["rollout", "resume", "deployment/web"]).await;
     lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=20s"]).await;
@@ -109,7 +129,8 @@ async fn orphaned_pods_live_on() {
     lab.kubectl(&["apply", "-f", &manifest(&lab, WEB)]).await;
     lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=20s"]).await;
     lab.kubectl(&["delete", "deployment", "web", "--cascade=orphan", "--timeout=20s"]).await;
-    let owners = lab.kubectl(&["get", "replicasets", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.ownerReferences}"]).await;
+    let owners =
+        lab.kubectl(&["get", "replicasets", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.ownerReferences}"]).await;
     assert_eq!(owners, "");
     assert_eq!(lab.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"]).await.lines().count(), 2);
     lab.stop().await;
@@ -134,7 +155,8 @@ spec:
 ";
     lab.kubectl(&["apply", "-f", &manifest(&lab, bad)]).await;
     lab.kubectl(&["wait", "job/bad", "--for=condition=Failed", "--timeout=20s"]).await;
-    let code = ["get", "pods", "-l", "job-name=bad", "-o", "jsonpath={.items[0].status.containerStatuses[0].state.terminated.exitCode}"];
+    let code =
+        ["get", "pods", "-l", "job-name=bad", "-o", "jsonpath={.items[0].status.containerStatuses[0].state.terminated.exitCode}"];
     assert_eq!(lab.kubectl(&code).await, "3");
     lab.stop().await;
 }

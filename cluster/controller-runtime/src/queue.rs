@@ -16,6 +16,10 @@ use crate::tasks::catch_panic;
 
 /// First wait after a failure; doubles with every further one.
 const FIRST_RETRY: Duration = Duration::from_millis(10);
+/// Longest wait while a failure is young: what a starting lab waits for, such as a webhook's pod, comes within a second or two.
+const EARLY_RETRY: Duration = Duration::from_millis(100);
+/// Failures in a row that count as young.
+const EARLY_FAILURES: u32 = 30;
 /// Longest wait after a failure.
 const LAST_RETRY: Duration = Duration::from_secs(10);
 
@@ -77,18 +81,7 @@ impl<K: Hash + Eq + Clone + Debug + Send + 'static> Default for WorkQueue<K> {
 impl<K: Hash + Eq + Clone + Debug + Send + 'static> WorkQueue<K> {
     /// An empty queue.
     pub fn new() -> Self {
-        let state = State {
-            ready: VecDeque::new(),
-            queued: HashSet::new(),
-            running: HashSet::new(),
-            again: HashSet::new(),
-            timers: BTreeMap::new(),
-            timer_of: HashMap::new(),
-            rest_until: HashMap::new(),
-            failures: HashMap::new(),
-            sequence: 0,
-        };
-        Self { state: Arc::new(Mutex::new(state)), wake: Arc::default() }
+        Self { state: Arc::new(Mutex::new(State::new())), wake: Arc::default() }
     }
 
     /// Adds a key, unless it waits already.
@@ -108,10 +101,7 @@ impl<K: Hash + Eq + Clone + Debug + Send + 'static> WorkQueue<K> {
         loop {
             let until = {
                 let mut state = self.state.lock();
-                state.ripen(Instant::now());
-                if let Some(key) = state.ready.pop_front() {
-                    state.queued.remove(&key);
-                    state.running.insert(key.clone());
+                if let Some(key) = state.take(Instant::now()) {
                     return key;
                 }
                 state.timers.keys().next().map(|(at, _)| *at)
@@ -127,33 +117,7 @@ impl<K: Hash + Eq + Clone + Debug + Send + 'static> WorkQueue<K> {
     }
 
     fn done(&self, key: K, outcome: Result<Outcome, ()>) {
-        let now = Instant::now();
-        let mut state = self.state.lock();
-        state.running.remove(&key);
-        let again = match outcome {
-            Ok(outcome) => {
-                state.failures.remove(&key);
-                if outcome.rest.is_zero() {
-                    state.rest_until.remove(&key);
-                } else {
-                    state.rest_until.insert(key.clone(), now + outcome.rest);
-                }
-                outcome.again
-            }
-            Err(()) => {
-                let failures = state.failures.entry(key.clone()).or_default();
-                let wait = FIRST_RETRY.saturating_mul(1 << (*failures).min(16)).min(LAST_RETRY);
-                *failures += 1;
-                Some(wait)
-            }
-        };
-        if state.again.remove(&key) {
-            state.add(key.clone(), now);
-        }
-        if let Some(after) = again {
-            state.add_at(key, now + after);
-        }
-        drop(state);
+        self.state.lock().done(key, outcome, Instant::now());
         self.wake.notify_one();
     }
 
@@ -186,6 +150,14 @@ impl<K: Hash + Eq + Clone + Debug + Send + 'static> WorkQueue<K> {
     }
 }
 
+/// How long to wait after so many earlier failures in a row.
+fn retry_after(failures: u32) -> Duration {
+    match failures.checked_sub(EARLY_FAILURES) {
+        None => (FIRST_RETRY * (1 << failures.min(4))).min(EARLY_RETRY),
+        Some(late) => (EARLY_RETRY * (1 << late.min(10))).min(LAST_RETRY),
+    }
+}
+
 /// An asynchronous function from a key to an [`Outcome`].
 pub trait AsyncHandler<K, E> {
     /// Reconciles one key.
@@ -203,6 +175,56 @@ where
 }
 
 impl<K: Hash + Eq + Clone> State<K> {
+    fn new() -> Self {
+        Self {
+            ready: VecDeque::new(),
+            queued: HashSet::new(),
+            running: HashSet::new(),
+            again: HashSet::new(),
+            timers: BTreeMap::new(),
+            timer_of: HashMap::new(),
+            rest_until: HashMap::new(),
+            failures: HashMap::new(),
+            sequence: 0,
+        }
+    }
+
+    /// The next key whose time has come.
+    fn take(&mut self, now: Instant) -> Option<K> {
+        self.ripen(now);
+        let key = self.ready.pop_front()?;
+        self.queued.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+
+    fn done(&mut self, key: K, outcome: Result<Outcome, ()>, now: Instant) {
+        self.running.remove(&key);
+        let again = match outcome {
+            Ok(outcome) => {
+                self.failures.remove(&key);
+                if outcome.rest.is_zero() {
+                    self.rest_until.remove(&key);
+                } else {
+                    self.rest_until.insert(key.clone(), now + outcome.rest);
+                }
+                outcome.again
+            }
+            Err(()) => {
+                let failures = self.failures.entry(key.clone()).or_default();
+                let wait = retry_after(*failures);
+                *failures += 1;
+                Some(wait)
+            }
+        };
+        if self.again.remove(&key) {
+            self.add(key.clone(), now);
+        }
+        if let Some(after) = again {
+            self.add_at(key, now + after);
+        }
+    }
+
     fn add(&mut self, key: K, now: Instant) {
         if self.running.contains(&key) {
             self.again.insert(key);
@@ -264,58 +286,62 @@ impl<K: Hash + Eq + Clone> State<K> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_key_waits_once_and_is_not_handled_twice_at_a_time() {
-        let queue = WorkQueue::new();
-        queue.add("a");
-        queue.add("a");
-        assert_eq!(queue.next().await, "a");
-        queue.add("a");
-        assert!(tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err(), "it is still running");
-        queue.done("a", Ok(Outcome::default()));
-        assert_eq!(queue.next().await, "a");
-        queue.done("a", Ok(Outcome::default()));
-        assert!(tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err());
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_key_waits_once_and_is_not_handled_twice_at_a_time() {
+        let (mut state, now) = (State::new(), Instant::now());
+        state.add("a", now);
+        state.add("a", now);
+        assert_eq!(state.take(now), Some("a"));
+        state.add("a", now);
+        assert_eq!(state.take(now), None, "it is still running");
+        state.done("a", Ok(Outcome::default()), now);
+        assert_eq!(state.take(now), Some("a"));
+        state.done("a", Ok(Outcome::default()), now);
+        assert_eq!(state.take(now), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn failures_wait_longer_and_longer() {
-        let queue = WorkQueue::new();
-        let begin = Instant::now();
-        queue.add(1);
-        for _ in 0..3 {
-            let key = queue.next().await;
-            queue.done(key, Err(()));
+    #[test]
+    fn failures_wait_longer_and_longer() {
+        let (mut state, mut now) = (State::new(), Instant::now());
+        state.add(1, now);
+        for wait in [10, 20, 40] {
+            assert_eq!(state.take(now), Some(1));
+            state.done(1, Err(()), now);
+            assert_eq!(state.take(now + (wait - 1) * MS), None);
+            now += wait * MS;
         }
-        queue.next().await;
-        assert_eq!(begin.elapsed(), Duration::from_millis(10 + 20 + 40));
+        assert_eq!([4, 29, 30, 33, 99].map(retry_after).map(|wait| wait.as_millis()), [100, 100, 100, 800, 10_000]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_rest_gathers_many_changes_into_one_pass() {
-        let queue = WorkQueue::new();
-        queue.add(1);
-        let key = queue.next().await;
-        queue.done(key, Ok(Outcome { rest: Duration::from_millis(30), again: None }));
-        let begin = Instant::now();
-        queue.add(1);
-        queue.add(1);
-        queue.next().await;
-        assert_eq!(begin.elapsed(), Duration::from_millis(30));
+    #[test]
+    fn a_rest_gathers_many_changes_into_one_pass() {
+        let (mut state, now) = (State::new(), Instant::now());
+        state.add(1, now);
+        state.take(now);
+        state.done(1, Ok(Outcome { rest: 30 * MS, again: None }), now);
+        state.add(1, now + MS);
+        state.add(1, now + 2 * MS);
+        assert_eq!(state.take(now + 29 * MS), None);
+        assert_eq!(state.take(now + 30 * MS), Some(1));
+        state.done(1, Ok(Outcome::default()), now + 31 * MS);
+        assert_eq!(state.take(now + 99 * MS), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_earlier_of_two_times_counts() {
-        let queue = WorkQueue::new();
-        let begin = Instant::now();
-        queue.add_after(1, Duration::from_secs(5));
-        queue.add_after(1, Duration::from_secs(2));
-        queue.add_after(1, Duration::from_secs(9));
-        queue.next().await;
-        assert_eq!(begin.elapsed(), Duration::from_secs(2));
+    #[test]
+    fn the_earlier_of_two_times_counts() {
+        let (mut state, now) = (State::new(), Instant::now());
+        for after in [5, 2, 9] {
+            state.add_at(1, now + after * MS);
+        }
+        assert_eq!(state.take(now + MS), None);
+        assert_eq!(state.take(now + 2 * MS), Some(1));
+        state.done(1, Ok(Outcome::default()), now + 3 * MS);
+        assert_eq!(state.take(now + 99 * MS), None);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_panic_is_a_failure_and_the_queue_goes_on() {
         let queue = WorkQueue::new();
         queue.add(1);
@@ -327,7 +353,14 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(Outcome::default())
             }
         };
-        let _ = tokio::time::timeout(Duration::from_secs(1), queue.run("test", 1, handle)).await;
-        assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 2);
+        let handled_again = async {
+            while calls.load(std::sync::atomic::Ordering::Relaxed) < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = queue.run("test", 1, handle) => {}
+            () = handled_again => {}
+        }
     }
 }

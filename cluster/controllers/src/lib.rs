@@ -3,6 +3,7 @@
 
 mod deployment;
 mod endpoints;
+mod event_ttl;
 mod garbage;
 mod job;
 mod namespace;
@@ -49,5 +50,6 @@ pub fn start(context: Arc<Context>) {
             })*
         };
     }
-    controllers!(deployment, endpoints, garbage, job, namespace, replica_set, scheduler, service_account, service_network,);
+    controllers!(deployment, endpoints, event_ttl, garbage, job);
+    controllers!(namespace, replica_set, scheduler, service_account, service_network);
 }

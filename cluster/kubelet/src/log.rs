@@ -131,6 +131,13 @@ impl Log {
         }
     }
 
+    /// The last lines, at most so many and so many bytes of them.
+    pub(crate) fn tail(&self, lines: i64, bytes: usize) -> String {
+        let kept = self.lines.lock();
+        let (text, _, _) = kept.render(kept.begin(Timestamp::MIN, Some(lines)), Timestamp::MIN, false);
+        String::from_utf8_lossy(&text[text.len().saturating_sub(bytes)..]).into_owned()
+    }
+
     /// Writes what `options` asks for into `sink`, until the end or, when following, until the container ends or nobody reads.
     ///
     /// # Errors
@@ -255,6 +262,7 @@ mod tests {
         assert_eq!(shown(&log, LogOptions { limit_bytes: Some(5), ..Default::default() }).await, "one\no");
         log.end();
         assert_eq!(shown(&log, LogOptions { tail_lines: Some(1), ..Default::default() }).await, "three\n");
+        assert_eq!((log.tail(2, 100).as_str(), log.tail(2, 6).as_str()), ("two\nthree\n", "three\n"));
     }
 
     #[tokio::test]

@@ -188,6 +188,7 @@ fn set_condition(status: &mut DeploymentStatus, mut condition: DeploymentConditi
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::slice::from_ref;
 
     fn at(second: i64) -> Time {
         Time(jiff::Timestamp::from_second(second).unwrap())
@@ -213,25 +214,25 @@ mod tests {
     #[test]
     fn from_creation_to_completion() {
         let new = set(0);
-        let first = status(&deployment(json!({})), Some(&new), &[new.clone()], &Progress::Created("web-1".into()), None, &at(0));
+        let first = status(&deployment(json!({})), Some(&new), from_ref(&new), &Progress::Created("web-1".into()), None, &at(0));
         assert_eq!(says(&first), ["Available=False MinimumReplicasUnavailable", "Progressing=True NewReplicaSetCreated"]);
         let new = set(2);
         let before = deployment(serde_json::to_value(&first).unwrap());
-        let done = status(&before, Some(&new), &[new.clone()], &Progress::None, None, &at(5));
+        let done = status(&before, Some(&new), from_ref(&new), &Progress::None, None, &at(5));
         assert_eq!(says(&done), ["Available=True MinimumReplicasAvailable", "Progressing=True NewReplicaSetAvailable"]);
         let progressing = progressing(&done).unwrap();
         assert_eq!(progressing.last_transition_time, Some(at(0)), "it was true before");
         assert_eq!(progressing.last_update_time, Some(at(5)));
         let settled = deployment(serde_json::to_value(&done).unwrap());
-        assert_eq!(status(&settled, Some(&new), &[new.clone()], &Progress::None, None, &at(9)), done, "nothing is written twice");
+        assert_eq!(status(&settled, Some(&new), from_ref(&new), &Progress::None, None, &at(9)), done, "nothing is written twice");
     }
 
     #[test]
     fn a_rollout_that_stands_still_misses_its_deadline() {
         let new = set(0);
-        let first = status(&deployment(json!({})), Some(&new), &[new.clone()], &Progress::Created("web-1".into()), None, &at(0));
+        let first = status(&deployment(json!({})), Some(&new), from_ref(&new), &Progress::Created("web-1".into()), None, &at(0));
         let before = deployment(serde_json::to_value(&first).unwrap());
-        let late = status(&before, Some(&new), &[new.clone()], &Progress::None, None, &at(61));
+        let late = status(&before, Some(&new), from_ref(&new), &Progress::None, None, &at(61));
         assert_eq!(says(&late)[1], "Progressing=False ProgressDeadlineExceeded");
     }
 }

@@ -40,6 +40,12 @@ const TERMINATION_MESSAGE: usize = 4096;
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
 /// How long to wait before a missing ConfigMap or Secret is looked for again; its arrival is noticed at once.
 const CONFIG_RETRY: Duration = Duration::from_secs(10);
+/// What is missing may be on its way, such as a new namespace's `kube-root-ca.crt`: nobody is told of it before so long.
+const COMPLAIN_AFTER: Duration = Duration::from_millis(250);
+/// What of the end of its log stands for a failed container's last words, if it wants that: lines and bytes.
+const LAST_LOG_LINES: i64 = 80;
+/// See [`LAST_LOG_LINES`].
+const LAST_LOG_BYTES: usize = 2048;
 /// How long to wait before a failed call to the API server is made again.
 const API_RETRY: Duration = Duration::from_millis(500);
 /// A service account token is renewed when so much of its life is over.
@@ -89,7 +95,7 @@ struct PodTask {
     asking_tokens: bool,
     renew_tokens_at: Option<Instant>,
     retry_volumes_at: Option<Instant>,
-    volume_complaint: Option<String>,
+    volumes_missing_since: Option<Instant>,
     start_time: Time,
     /// When the pod's containers must have ended at the latest.
     ending: Option<Instant>,
@@ -134,7 +140,7 @@ impl PodTask {
             asking_tokens: false,
             renew_tokens_at: None,
             retry_volumes_at: None,
-            volume_complaint: None,
+            volumes_missing_since: None,
             start_time: pod.status.as_ref().and_then(|status| status.start_time.clone()).unwrap_or_else(now),
             ending: None,
             failed: None,
@@ -343,12 +349,12 @@ impl PodTask {
                         self.refresh_volumes();
                     }
                     Err(why) => {
-                        let retry_at = now_instant + API_RETRY;
-                        match self.tokens {
-                            Some(_) => self.renew_tokens_at = Some(retry_at),
-                            None => self.retry_volumes_at = Some(retry_at),
+                        if self.tokens.is_some() {
+                            self.renew_tokens_at = Some(now_instant + API_RETRY);
+                        } else {
+                            let complaint = format!("MountVolume.SetUp failed for service account tokens : {why}");
+                            self.complain_of_volumes(complaint, now_instant);
                         }
-                        self.complain_of_volumes(format!("MountVolume.SetUp failed for service account tokens : {why}"));
                     }
                 }
             }
@@ -366,7 +372,7 @@ impl PodTask {
         let end = ContainerStateTerminated {
             exit_code,
             reason: Some(reason.to_owned()),
-            message: life.run.as_ref().and_then(|run| last_words(&life.spec, run)),
+            message: life.run.as_ref().and_then(|run| last_words(&life.spec, run, exit_code)),
             started_at,
             finished_at: Some(now()),
             ..Default::default()
@@ -570,16 +576,21 @@ impl PodTask {
                 true
             }
             Err(error) => {
-                self.complain_of_volumes(error.to_string());
-                self.retry_volumes_at = Some(at + CONFIG_RETRY);
+                self.complain_of_volumes(error.to_string(), at);
                 false
             }
         }
     }
 
-    fn complain_of_volumes(&mut self, complaint: String) {
-        self.event(None, EventType::Warning, "FailedMount", complaint.clone());
-        self.volume_complaint = Some(complaint);
+    /// Waits for what volumes miss, and tells of it if that takes time.
+    fn complain_of_volumes(&mut self, complaint: String, at: Instant) {
+        let since = *self.volumes_missing_since.get_or_insert(at);
+        if at < since + COMPLAIN_AFTER {
+            self.retry_volumes_at = Some(since + COMPLAIN_AFTER);
+        } else {
+            self.event(None, EventType::Warning, "FailedMount", complaint);
+            self.retry_volumes_at = Some(at + CONFIG_RETRY);
+        }
     }
 
     fn refresh_volumes(&mut self) {
@@ -794,8 +805,9 @@ impl PodTask {
         if self.writing.is_some() || self.retry_write_at.is_some() {
             return;
         }
-        // A pod that is about to be given an address is told of in one go with what follows.
-        if self.asking_tokens && self.volumes.is_none() && self.volume_complaint.is_none() {
+        // What is about to be there is told of in one go with what follows.
+        let preparing = self.volumes.is_none() && self.failed.is_none() && self.ending.is_none();
+        if preparing && self.volumes_missing_since.is_none_or(|since| since.elapsed() < COMPLAIN_AFTER) {
             return;
         }
         self.writing = self.status_write(self.status());
@@ -925,12 +937,15 @@ fn container_id() -> String {
     format!("meshlab://{hex}")
 }
 
-/// What a container wrote to its termination message file or, if it wants that, the end of its log.
-fn last_words(spec: &Container, run: &Run) -> Option<String> {
+/// What a container wrote to its termination message file or, if it failed and wants that, the end of its log.
+fn last_words(spec: &Container, run: &Run, exit_code: i32) -> Option<String> {
     let path = spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
-    let text = run.target.exec.container.fs.read_text(path).ok()?;
-    let text: String = text.chars().take(TERMINATION_MESSAGE).collect();
-    (!text.is_empty()).then_some(text)
+    let text = run.target.exec.container.fs.read_text(path).unwrap_or_default();
+    if !text.is_empty() {
+        return Some(text.chars().take(TERMINATION_MESSAGE).collect());
+    }
+    let wants_log = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    (wants_log && exit_code != 0).then(|| run.log.tail(LAST_LOG_LINES, LAST_LOG_BYTES)).filter(|text| !text.is_empty())
 }
 
 async fn issue_tokens(pod: &Pod, client: kube::Client) -> Result<BTreeMap<TokenKey, String>, kube::Error> {

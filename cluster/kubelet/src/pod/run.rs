@@ -31,6 +31,7 @@ pub(crate) struct Run {
     /// Tells the other probes that the container is started.
     pub(crate) started: watch::Sender<bool>,
     pub(crate) target: Target,
+    pub(crate) log: Log,
     signals: watch::Sender<Signal>,
     kill: CancellationToken,
     stopper: Option<AbortOnDropHandle<()>>,
@@ -62,7 +63,7 @@ impl Run {
     ) -> Self {
         let kill = CancellationToken::new();
         let container = launched.target.exec.container.clone();
-        tokio::spawn(wait(launched.child, container, launched.log, kill.clone(), {
+        tokio::spawn(wait(launched.child, container, launched.log.clone(), kill.clone(), {
             let messages = messages.clone();
             move |exit_code| drop(messages.send(Message::Exited { index, run: id, exit_code }))
         }));
@@ -73,6 +74,7 @@ impl Run {
             startup_done: spec.startup_probe.is_none(),
             started: watch::Sender::new(false),
             target: launched.target,
+            log: launched.log,
             signals: launched.signals,
             kill,
             stopper: None,
