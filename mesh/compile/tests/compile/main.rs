@@ -1,4 +1,8 @@
 //! Tests of the compiler as its users call it, by the numbers of the semantics that they hold it to.
 
+mod destination_rules;
+mod scope;
+mod security;
 mod shape;
 mod support;
+mod virtual_services;
