@@ -3,11 +3,14 @@
 //!
 //! Everything here runs on the container's own file system, process table and network; nothing reaches the host's.
 
+mod curl;
 mod http;
+mod httpbin;
 mod output;
 mod shell;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod tools;
 mod webapp;
 
@@ -15,10 +18,21 @@ use std::sync::Arc;
 
 use meshlab_program::{Catalogue, Image};
 
-pub use webapp::{tcp_echo_image, webapp_image};
+pub use httpbin::{go_httpbin, httpbin};
+pub use webapp::{tcp_echo, webapp};
 
-/// The shell and the usual commands; every other image here has them too, so that `kubectl exec` finds them.
-pub fn base_image() -> Arc<Image> {
+/// `curlimages/curl`, and the base of every other image here: `curl`, the shell and the usual commands, so that `kubectl exec`
+/// finds them everywhere. Runs `curl` by itself.
+pub fn curl() -> Arc<Image> {
+    Image::builder().base(&base_image()).entrypoint(["curl"]).uid(100).build()
+}
+
+/// `busybox`, `alpine` and the like: a shell, the usual commands and `curl`.
+pub fn busybox() -> Arc<Image> {
+    base_image()
+}
+
+fn base_image() -> Arc<Image> {
     let image = Image::builder()
         .cmd(["sh"])
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -31,8 +45,14 @@ pub fn base_image() -> Arc<Image> {
 /// All images of this crate, under the names that the Istio documentation and this course use.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::default();
-    let webapp = webapp_image();
-    catalogue.register("ghcr.io/meshlab/webapp", webapp);
-    catalogue.register("istio/tcp-echo-server", tcp_echo_image());
+    catalogue.register("ghcr.io/meshlab/webapp", webapp());
+    for name in ["busybox", "alpine", "nicolaka/netshoot", "governmentpaas/curl-ssl"] {
+        catalogue.register(name, busybox());
+    }
+    catalogue.register("curlimages/curl", curl());
+    catalogue.register("kennethreitz/httpbin", httpbin());
+    catalogue.register("kong/httpbin", httpbin());
+    catalogue.register("mccutchen/go-httpbin", go_httpbin());
+    catalogue.register("istio/tcp-echo-server", tcp_echo());
     catalogue
 }

@@ -73,7 +73,7 @@ impl ImageBuilder {
         self
     }
 
-    /// Adds every executable and file of `other` that is not there yet (a base image).
+    /// Adds every executable, file and environment variable of `other` that is not there yet (a base image).
     #[must_use]
     pub fn base(mut self, other: &Image) -> Self {
         for (name, program) in &other.executables {
@@ -81,6 +81,9 @@ impl ImageBuilder {
         }
         for (path, content) in &other.files {
             self.0.files.entry(path.clone()).or_insert_with(|| content.clone());
+        }
+        for (name, value) in &other.env {
+            self.0.env.entry(name.clone()).or_insert_with(|| value.clone());
         }
         self
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Request, Response, Uri, header};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use meshlab_net::Net;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -26,13 +26,6 @@ pub(crate) enum ClientError {
     Http(#[from] hyper::Error),
     #[error("{0}")]
     Body(String),
-}
-
-/// Whether to speak HTTP/1.1 or HTTP/2 without TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    Http1,
-    Http2,
 }
 
 /// A response, and the connection that must live until its body is read.
@@ -63,43 +56,31 @@ impl Answer {
 }
 
 /// Sends a request with an absolute URL over a new connection. A `host` header that is set already is kept.
-pub(crate) async fn send<N: Net>(net: &N, protocol: Protocol, request: Request<Body>) -> Result<Answer, ClientError> {
+pub(crate) async fn send<N: Net>(net: &N, request: Request<Body>) -> Result<Answer, ClientError> {
     let uri = request.uri().clone();
     let address = address(net, &uri).await?;
-    send_to(net, protocol, address, request).await
+    send_to(net, address, request).await
 }
 
 /// Sends a request to an address, whatever its URL says.
 pub(crate) async fn send_to<N: Net>(
     net: &N,
-    protocol: Protocol,
     address: SocketAddr,
     mut request: Request<Body>,
 ) -> Result<Answer, ClientError> {
     let stream = net.connect(address).await.map_err(|err| ClientError::Connect(address, err))?;
-    match protocol {
-        Protocol::Http1 => {
-            let uri = request.uri().clone();
-            if !request.headers().contains_key(header::HOST)
-                && let Some(authority) = uri.authority()
-                && let Ok(host) = authority.as_str().parse()
-            {
-                request.headers_mut().insert(header::HOST, host);
-            }
-            let path = uri.path_and_query().map_or("/", |path| path.as_str());
-            *request.uri_mut() = path.parse().map_err(|_| ClientError::Url(uri.to_string()))?;
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
-            Ok(Answer { response: sender.send_request(request).await?, _connection: connection })
-        }
-        Protocol::Http2 => {
-            request.headers_mut().remove(header::HOST);
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-            let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
-            Ok(Answer { response: sender.send_request(request).await?, _connection: connection })
-        }
+    let uri = request.uri().clone();
+    if !request.headers().contains_key(header::HOST)
+        && let Some(authority) = uri.authority()
+        && let Ok(host) = authority.as_str().parse()
+    {
+        request.headers_mut().insert(header::HOST, host);
     }
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse().map_err(|_| ClientError::Url(uri.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+    Ok(Answer { response: sender.send_request(request).await?, _connection: connection })
 }
 
 /// Where an `http` URL leads.

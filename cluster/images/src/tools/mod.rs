@@ -49,6 +49,7 @@ pub(crate) fn install(mut image: ImageBuilder) -> ImageBuilder {
     for name in ["echo", "printf", "true", "false", "pwd", "test", "[", "kill"] {
         image = image.executable(name, std::sync::Arc::new(Builtin(name)));
     }
+    image = image.executable("curl", std::sync::Arc::new(Command(|process| Box::pin(crate::curl::curl(process)))));
     let groups = [text::TOOLS, transform::TOOLS, grep::TOOLS, sed::TOOLS, files::TOOLS, listing::TOOLS, system::TOOLS, commands::TOOLS, archive::TOOLS];
     for (name, tool) in groups.into_iter().flatten() {
         image = image.executable(name, std::sync::Arc::new(Command(*tool)));

@@ -27,14 +27,16 @@ use config::Config;
 use metrics::Metrics;
 
 /// The image `ghcr.io/meshlab/webapp`.
-pub fn webapp_image() -> Arc<Image> {
-    Image::builder().executable("webapp", Arc::new(Webapp)).entrypoint(["/usr/bin/webapp"]).uid(1000).build()
+pub fn webapp() -> Arc<Image> {
+    let image = Image::builder().executable("webapp", Arc::new(Webapp)).base(&crate::busybox());
+    image.env("HOME", "/home").entrypoint(["/usr/bin/webapp"]).uid(1000).build()
 }
 
 /// The image `istio/tcp-echo-server` of Istio's TCP tasks: arguments are the ports, separated by commas, and the prefix.
-pub fn tcp_echo_image() -> Arc<Image> {
+pub fn tcp_echo() -> Arc<Image> {
     Image::builder()
         .executable("tcp-echo", Arc::new(tcp::TcpEcho))
+        .base(&crate::busybox())
         .entrypoint(["/usr/bin/tcp-echo"])
         .cmd(["9000,9001,9002", "hello"])
         .build()

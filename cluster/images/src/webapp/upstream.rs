@@ -115,7 +115,7 @@ async fn call(app: &App, url: String, headers: &HeaderMap) -> Called {
 async fn get(app: &App, url: &str, headers: HeaderMap) -> Result<(u16, Value), String> {
     let mut request = Request::get(url).body(empty()).map_err(|err| err.to_string())?;
     *request.headers_mut() = headers;
-    let answer = client::send(&app.net, client::Protocol::Http1, request).await.map_err(|err| err.to_string())?;
+    let answer = client::send(&app.net, request).await.map_err(|err| err.to_string())?;
     let status = answer.response.status().as_u16();
     let body = answer.body(MAX_ANSWER).await.map_err(|err| err.to_string())?;
     let body = serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into());
