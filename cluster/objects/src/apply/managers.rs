@@ -100,14 +100,51 @@ pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     };
     entries.sort_by_key(order);
     merge_ancient(&mut entries);
+    put(object, entries.iter().map(Entry::write).collect());
+}
+
+fn put(object: &mut Value, entries: Vec<Value>) {
     let Some(fields) = object.as_object_mut() else { return };
     let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
     let Some(metadata) = metadata.as_object_mut() else { return };
     if entries.is_empty() {
         metadata.remove("managedFields");
     } else {
-        metadata.insert("managedFields".to_owned(), entries.iter().map(Entry::write).collect());
+        metadata.insert("managedFields".to_owned(), Value::Array(entries));
     }
+}
+
+/// The everyday update: the manager already owns all it changes, and nobody else owns any of it, so that at most a time is new.
+/// `false` where there is more to do.
+pub(super) fn update_time(
+    object: &mut Value,
+    live: &Value,
+    is_writer: impl Fn(&Value) -> bool,
+    changed: &Set,
+    lost: &Set,
+    time: &str,
+) -> bool {
+    let pointer = "/metadata/managedFields";
+    let (Some(entries), Some(before)) = (object.pointer(pointer).and_then(Value::as_array), live.pointer(pointer)) else {
+        return false;
+    };
+    let Some(own) = entries.iter().position(&is_writer) else { return false };
+    let unaffected = entries.iter().enumerate().all(|(index, entry)| {
+        let Some(fields) = entry.get("fieldsV1") else { return false };
+        if index == own { changed.is_within(fields) } else { !lost.touches(fields) }
+    });
+    if !unaffected || before.as_array() != Some(entries) {
+        return false;
+    }
+    let mut entries = entries.clone();
+    entries[own]["time"] = time.into();
+    let order = |entry: &Value| {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        (text("operation"), text("time"), text("manager"), text("apiVersion"), text("subresource"))
+    };
+    entries.sort_by_key(order);
+    put(object, entries);
+    true
 }
 
 /// Keeps the number of updaters bounded: the oldest become one.

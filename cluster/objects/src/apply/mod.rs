@@ -4,6 +4,8 @@ mod managers;
 mod set;
 mod typed;
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
 use crate::{Cause, CauseReason, Reason, Status, schema::Schema};
@@ -99,7 +101,7 @@ pub fn apply(schema: &Schema, live: Option<&Value>, config: &Value, writer: Writ
         api_version,
         subresource: writer.subresource.to_owned(),
         time: Some(writer.time()),
-        fields: applied.difference(&stripped()),
+        fields: applied.difference(stripped()),
     });
     // Applying the same once more leaves even the time as it is.
     let same =
@@ -119,20 +121,38 @@ pub fn apply(schema: &Schema, live: Option<&Value>, config: &Value, writer: Writ
 pub fn record_update(schema: &Schema, old: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
     let empty = Value::Object(serde_json::Map::new());
     let live = old.unwrap_or(&empty);
+    let Difference { added, modified, removed } = compare(typed(schema, live), typed(schema, new));
+    let mut changed = added;
+    changed.add(modified);
+    let changed_own = changed.difference(stripped());
+    let only_changes = !changed_own.is_empty() && removed.is_empty();
+    let mut lost = changed;
+    lost.add(removed);
+    let api_version = new.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |entry: &Value, name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_writer = |entry: &Value| {
+        text(entry, "operation") == "Update"
+            && text(entry, "manager") == writer.manager
+            && text(entry, "apiVersion") == api_version
+            && text(entry, "subresource") == writer.subresource
+    };
+    if only_changes && managers::update_time(new, live, is_writer, &changed_own, &lost, &writer.time()) {
+        return;
+    }
+
     let from_request = || managers::read(new).filter(|entries| !entries.is_empty() && writer.subresource.is_empty());
     let mut entries = match () {
         () if writer.subresource.is_empty() && managers::is_reset(new) => Vec::new(),
         () => from_request().or_else(|| managers::read(live)).unwrap_or_default(),
     };
-    let difference = compare(typed(schema, live), typed(schema, new));
-    let changed = difference.added.union(&difference.modified).difference(&stripped());
-    take(&mut entries, &difference);
-    if !changed.is_empty() {
-        let api_version = new.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+    for entry in &mut entries {
+        entry.fields = entry.fields.difference(&lost);
+    }
+    if !changed_own.is_empty() {
         let time = Some(writer.time());
         match entries.iter_mut().find(|entry| entry.is(writer.manager, Operation::Update, &api_version, writer.subresource)) {
             Some(entry) => {
-                entry.fields = entry.fields.union(&changed);
+                entry.fields.add(changed_own);
                 entry.time = time;
             }
             None => entries.push(Entry {
@@ -141,7 +161,7 @@ pub fn record_update(schema: &Schema, old: Option<&Value>, new: &mut Value, writ
                 api_version,
                 subresource: writer.subresource.to_owned(),
                 time,
-                fields: changed,
+                fields: changed_own,
             }),
         }
     }
@@ -156,7 +176,7 @@ fn typed<'a, 'v>(schema: &'a Schema, value: &'v Value) -> Typed<'a, 'v> {
 fn live_managers(schema: &Schema, live: &Value, api_version: &str) -> Result<Vec<Entry>, Status> {
     let mut entries = managers::read(live)
         .ok_or_else(|| Status::bad_request("metadata.managedFields of the object are malformed; set them to [] first"))?;
-    let fields = typed(schema, live).fields().difference(&stripped());
+    let fields = typed(schema, live).fields().difference(stripped());
     if entries.is_empty() && !fields.is_empty() {
         entries.push(Entry {
             manager: BEFORE_FIRST_APPLY.to_owned(),
@@ -189,7 +209,12 @@ fn take(entries: &mut [Entry], difference: &Difference) {
 }
 
 /// Fields of every object that nobody owns.
-fn stripped() -> Set {
+fn stripped() -> &'static Set {
+    static STRIPPED: OnceLock<Set> = OnceLock::new();
+    STRIPPED.get_or_init(make_stripped)
+}
+
+fn make_stripped() -> Set {
     let mut set = Set::default();
     for name in ["apiVersion", "kind", "metadata"] {
         set.child_mut(&format!("f:{name}")).own = true;

@@ -25,28 +25,49 @@ impl Set {
     }
 
     pub(super) fn child_mut(&mut self, element: &str) -> &mut Self {
-        if !self.children.contains_key(element) {
-            self.children.insert(element.to_owned(), Self::default());
-        }
         self.children.entry(element.to_owned()).or_default()
     }
 
     /// Puts a subset below an element, if there is something in it.
-    pub(super) fn attach(&mut self, element: &str, subset: Self) {
+    pub(super) fn attach(&mut self, element: String, subset: Self) {
         if !subset.is_empty() {
-            let child = self.child_mut(element);
-            *child = child.union(&subset);
+            self.children.entry(element).or_default().add(subset);
+        }
+    }
+
+    /// Adds what is in another set.
+    pub(super) fn add(&mut self, other: Self) {
+        self.own |= other.own;
+        if self.children.is_empty() {
+            self.children = other.children;
+            return;
+        }
+        for (element, subset) in other.children {
+            self.children.entry(element).or_default().add(subset);
         }
     }
 
     pub(super) fn union(&self, other: &Self) -> Self {
         let mut all = self.clone();
-        all.own |= other.own;
-        for (element, subset) in &other.children {
-            let child = all.child_mut(element);
-            *child = child.union(subset);
-        }
+        all.add(other.clone());
         all
+    }
+
+    /// Whether anything in the set is also in these `fieldsV1`, which need not be read for it.
+    pub(super) fn touches(&self, fields: &Value) -> bool {
+        let Some(fields) = fields.as_object() else { return false };
+        self.own && (fields.is_empty() || fields.contains_key("."))
+            || self.children.iter().any(|(element, subset)| fields.get(element).is_some_and(|fields| subset.touches(fields)))
+    }
+
+    /// Whether everything in the set is in these `fieldsV1`.
+    pub(super) fn is_within(&self, fields: &Value) -> bool {
+        let Some(fields) = fields.as_object() else { return false };
+        (!self.own || fields.is_empty() || fields.contains_key("."))
+            && self
+                .children
+                .iter()
+                .all(|(element, subset)| subset.is_empty() || fields.get(element).is_some_and(|fields| subset.is_within(fields)))
     }
 
     pub(super) fn intersection(&self, other: &Self) -> Self {
@@ -162,6 +183,9 @@ mod tests {
         assert!(set.difference(&set).is_empty());
         assert_eq!(set.intersection(&set), set);
         assert_eq!(set.union(&set), set);
+        assert!(set.is_within(&fields) && set.touches(&fields));
+        let other = Set::from_fields(&json!({"f:metadata": {"f:labels": {"f:other": {}}}})).unwrap();
+        assert!(!other.is_within(&fields) && !other.touches(&fields));
     }
 
     #[test]

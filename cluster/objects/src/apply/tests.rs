@@ -150,6 +150,23 @@ fn updates_take_and_release_fields() {
 }
 
 #[test]
+fn a_second_update_of_the_same_fields_only_moves_the_time() {
+    let schema = schema();
+    let mut first = deployment(json!({"replicas": 1, "paused": true}));
+    record_update(&schema, None, &mut first, writer("me"));
+    let later = Writer { now: "2026-02-01T00:00:00Z".parse().unwrap(), ..writer("me") };
+    let mut second = first.clone();
+    second["spec"]["replicas"] = json!(2);
+    record_update(&schema, Some(&first), &mut second, later);
+    assert_eq!(owners(&second), owners(&first));
+    assert_eq!(second["metadata"]["managedFields"][0]["time"], "2026-02-01T00:00:00Z");
+    let mut third = second.clone();
+    third["spec"] = json!({"replicas": 3});
+    record_update(&schema, Some(&second), &mut third, later);
+    assert_eq!(owners(&third)[0].2, json!({"f:spec": {"f:replicas": {}}}));
+}
+
+#[test]
 fn subresources_are_managers_of_their_own() {
     let schema = schema();
     let mut live = deployment(json!({"replicas": 1}));

@@ -164,9 +164,13 @@ impl Difference {
     }
 
     fn attach(&mut self, element: &str, below: Self) {
-        self.added.attach(element, below.added);
-        self.modified.attach(element, below.modified);
-        self.removed.attach(element, below.removed);
+        for (all, subset) in
+            [(&mut self.added, below.added), (&mut self.modified, below.modified), (&mut self.removed, below.removed)]
+        {
+            if !subset.is_empty() {
+                all.attach(element.to_owned(), subset);
+            }
+        }
     }
 }
 
@@ -176,23 +180,32 @@ pub(super) fn compare(old: Typed<'_, '_>, new: Typed<'_, '_>) -> Difference {
     if old.value == new.value {
         return difference;
     }
+    if let (Value::Object(old_fields), Value::Object(new_fields)) = (old.value, new.value) {
+        if old.is_atomic_map() {
+            difference.modified.own = true;
+            return difference;
+        }
+        // Most fields of an object stay as they were: only the others are looked into.
+        for (name, value) in new_fields {
+            let before = old_fields.get(name);
+            if before == Some(value) {
+                continue;
+            }
+            let part = new.field(name, value);
+            difference.attach(&part.element, compare_parts(before.map(|before| old.field(name, before)), &part));
+        }
+        for (name, value) in old_fields.iter().filter(|(name, _)| !new_fields.contains_key(*name)) {
+            let part = old.field(name, value);
+            difference.attach(&part.element, Difference { removed: whole(&part), ..Difference::default() });
+        }
+        return difference;
+    }
     match (old.parts(), new.parts()) {
         (Some(old_parts), Some(new_parts)) => {
             let mut old_parts: BTreeMap<String, Part<'_, '_>> =
                 old_parts.into_iter().map(|part| (part.element.clone(), part)).collect();
             for part in new_parts {
-                let below = match old_parts.remove(&part.element) {
-                    Some(old) => {
-                        let mut below = compare(old.typed, part.typed);
-                        // A declared field that is now empty (or no more so) is owned by itself (or by what is in it).
-                        if part.own && !old.own {
-                            below.added.own = true;
-                        }
-                        below
-                    }
-                    None => Difference { added: whole(&part), ..Difference::default() },
-                };
-                difference.attach(&part.element, below);
+                difference.attach(&part.element, compare_parts(old_parts.remove(&part.element), &part));
             }
             for (element, part) in old_parts {
                 difference.attach(&element, Difference { removed: whole(&part), ..Difference::default() });
@@ -200,16 +213,25 @@ pub(super) fn compare(old: Typed<'_, '_>, new: Typed<'_, '_>) -> Difference {
         }
         (None, None) => difference.modified.own = true,
         // From a scalar, or null, to something that is taken apart, or back.
-        (old_parts, _) => {
-            if old_parts.is_some() {
-                difference.removed = old.fields();
-                difference.modified.own = true;
-            } else {
-                difference.added = new.fields();
-                difference.removed.own = true;
-            }
+        (Some(_), _) => {
+            difference.removed = old.fields();
+            difference.modified.own = true;
+        }
+        (None, Some(_)) => {
+            difference.added = new.fields();
+            difference.removed.own = true;
         }
     }
+    difference
+}
+
+fn compare_parts(old: Option<Part<'_, '_>>, new: &Part<'_, '_>) -> Difference {
+    let Some(old) = old else {
+        return Difference { added: whole(new), ..Difference::default() };
+    };
+    let mut difference = compare(old.typed, new.typed);
+    // A declared field that is now empty (or no more so) is owned by itself (or by what is in it).
+    difference.added.own |= new.own && !old.own;
     difference
 }
 
