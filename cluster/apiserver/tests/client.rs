@@ -4,8 +4,8 @@ mod support;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::{Api, Client, Config};
 use meshlab_apiserver::UserInfo;
 use serde_json::json;
 use support::Cluster;
@@ -14,15 +14,10 @@ fn config_map(name: &str) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": name, "labels": {"app": name}}, "data": {"a": "1"}})).unwrap()
 }
 
-async fn over_tls(cluster: &Cluster) -> Client {
-    let kubeconfig = kube::config::Kubeconfig::from_yaml(&cluster.server.kubeconfig()).unwrap();
-    Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap()).unwrap()
-}
-
 #[tokio::test]
 async fn a_watch_tells_every_change() {
     let cluster = Cluster::start().await;
-    for client in [cluster.server.client(UserInfo::admin()), over_tls(&cluster).await] {
+    for client in [cluster.server.client(UserInfo::admin()), cluster.over_tls().await] {
         let maps = Api::<ConfigMap>::default_namespaced(client);
         let since = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
         let selected = WatchParams::default().labels("app=one");

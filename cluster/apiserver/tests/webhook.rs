@@ -204,10 +204,9 @@ async fn a_webhook_that_cannot_be_asked_fails_or_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_not_sent_to_webhooks_with_side_effects() {
+async fn a_webhook_is_told_of_a_dry_run() {
     let scene = Scene::new(|_| json!({"allowed": true})).await;
-    scene.register("ValidatingWebhookConfiguration", json!({"sideEffects": "Some"})).await;
-    let refused = scene.cluster.refused(&["create", "configmap", "dry", "--dry-run=server"], None).await;
-    assert!(refused.contains("admission webhook \"hook.example.com\" does not support dry run"), "{refused}");
-    assert!(scene.webhook.reviews.lock().await.is_empty());
+    scene.register("ValidatingWebhookConfiguration", json!({"sideEffects": "NoneOnDryRun"})).await;
+    scene.cluster.kubectl(&["create", "configmap", "dry", "--dry-run=server"]).await;
+    assert_eq!(scene.webhook.reviews.lock().await[0]["request"]["dryRun"], true);
 }

@@ -80,18 +80,12 @@ pub(super) fn before_update(served: &Served, subresource: &str, new: &mut Value,
             }
         }
         "status" => {
-            let status = new.get("status").cloned();
-            let metadata = new["metadata"].clone();
-            new.clone_from(old);
-            set(new, "status", status);
-            new["metadata"]["managedFields"] = metadata["managedFields"].clone();
-            if served.custom.is_none() {
-                for field in ["labels", "annotations", "finalizers"] {
-                    match metadata.get(field) {
-                        Some(value) => new["metadata"][field] = value.clone(),
-                        None => drop(new["metadata"].as_object_mut().map(|metadata| metadata.remove(field))),
-                    }
-                }
+            let mut written = std::mem::replace(new, old.clone());
+            set(new, "status", written.as_object_mut().and_then(|fields| fields.remove("status")));
+            if served.custom.is_none()
+                && let (Some(kept), Some(metadata)) = (new["metadata"].as_object_mut(), written["metadata"].as_object())
+            {
+                meta::carry(kept, &Value::Object(metadata.clone()), &["labels", "annotations", "finalizers"]);
             }
         }
         "finalize" => {
@@ -107,11 +101,6 @@ pub(super) fn before_update(served: &Served, subresource: &str, new: &mut Value,
             }
         }
         _ => {}
-    }
-    if new["metadata"]["managedFields"].is_null()
-        && let Some(metadata) = new["metadata"].as_object_mut()
-    {
-        metadata.remove("managedFields");
     }
 }
 

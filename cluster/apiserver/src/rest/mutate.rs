@@ -288,7 +288,7 @@ impl<'a> Pass<'a> {
             apply::record_update(&self.schema, None, &mut value, self.writer());
         }
         let mut causes = self.schema.validate(&value, None);
-        //TMP causes.extend(validate_create(&served.definition, &value));
+        causes.extend(validate_create(&served.definition, &value));
         self.check_causes(key, causes)?;
         self.api.validate_admission(&mut attributes, &value).await?;
         self.warnings.append(&mut attributes.warnings);
@@ -348,9 +348,6 @@ impl<'a> Pass<'a> {
         let metadata = metadata_mut(&mut new)?;
         meta::carry(metadata, &old["metadata"], CARRIED);
         metadata.remove("selfLink");
-        if !proposal.applied {
-            meta::carry(metadata, &old["metadata"], &["managedFields"]);
-        }
         isolate::before_update(served, &self.options.subresource, &mut new, &old);
         self.schema.apply_defaults(&mut new);
         if meta::is_being_deleted(&old) {
@@ -370,7 +367,7 @@ impl<'a> Pass<'a> {
             return Ok(Outcome::Written(Written { object: current.clone(), warnings, created: false }));
         }
         let mut causes = self.schema.validate(&new, Some(&old));
-        //TMP causes.extend(validate_update(&served.definition, &new, &old));
+        causes.extend(validate_update(&served.definition, &new, &old));
         self.check_causes(key, causes)?;
         self.api.validate_admission(&mut attributes, &new).await?;
         self.warnings.append(&mut attributes.warnings);

@@ -7,22 +7,23 @@ use std::process::{Command, Output, Stdio};
 
 use meshlab_apiserver::{ApiServer, ApiServerOptions, UserInfo};
 use meshlab_net::{VirtualNet, VirtualNetOptions};
+use tokio::io::AsyncBufReadExt;
 
 /// Where versioned kubectl binaries stand when the plain one is a dispatcher.
 const VERSIONED: &str = "/usr/lib/google-cloud-sdk/bin";
 
 /// A server with a kubeconfig on disk.
-pub struct Cluster {
-    pub server: ApiServer,
+pub(crate) struct Cluster {
+    pub(crate) server: ApiServer,
     directory: tempfile::TempDir,
 }
 
 impl Cluster {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(ApiServerOptions::new(VirtualNet::new(VirtualNetOptions::default()))).await
     }
 
-    pub async fn start_with(options: ApiServerOptions) -> Self {
+    pub(crate) async fn start_with(options: ApiServerOptions) -> Self {
         let server = ApiServer::start(options).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("kubeconfig"), server.kubeconfig()).unwrap();
@@ -32,7 +33,7 @@ impl Cluster {
     }
 
     /// What the service-account controller would do.
-    pub async fn service_account(&self, namespace: &str) {
+    pub(crate) async fn service_account(&self, namespace: &str) {
         use k8s_openapi::api::core::v1::ServiceAccount;
         let accounts = kube::Api::<ServiceAccount>::namespaced(self.server.client(UserInfo::admin()), namespace);
         let mut account = ServiceAccount::default();
@@ -40,7 +41,7 @@ impl Cluster {
         accounts.create(&Default::default(), &account).await.unwrap();
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -51,28 +52,28 @@ impl Cluster {
     }
 
     /// Runs kubectl of the newest version; panics with its words if it fails.
-    pub async fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> String {
         self.kubectl_of("1.33", arguments, None).await
     }
 
-    pub async fn apply(&self, manifest: &str) -> String {
+    pub(crate) async fn apply(&self, manifest: &str) -> String {
         self.kubectl_of("1.33", &["apply", "-f", "-"], Some(manifest)).await
     }
 
-    pub async fn kubectl_of(&self, version: &str, arguments: &[&str], input: Option<&str>) -> String {
-        let output = self.run(version, arguments, input).await;
+    pub(crate) async fn kubectl_of(&self, version: &str, arguments: &[&str], input: Option<&str>) -> String {
+        let output = self.output(version, arguments, input).await;
         assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
     }
 
     /// Runs kubectl that has to fail; returns its words.
-    pub async fn refused(&self, arguments: &[&str], input: Option<&str>) -> String {
-        let output = self.run("1.33", arguments, input).await;
+    pub(crate) async fn refused(&self, arguments: &[&str], input: Option<&str>) -> String {
+        let output = self.output("1.33", arguments, input).await;
         assert!(!output.status.success(), "kubectl {arguments:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    async fn run(&self, version: &str, arguments: &[&str], input: Option<&str>) -> Output {
+    pub(crate) async fn output(&self, version: &str, arguments: &[&str], input: Option<&str>) -> Output {
         let mut command = self.command(version, arguments);
         let input = input.map(str::to_owned);
         tokio::task::spawn_blocking(move || {
@@ -87,10 +88,28 @@ impl Cluster {
         .await
         .unwrap()
     }
+
+    /// Forwards any free port of 127.0.0.1; returns it once kubectl has said which.
+    pub(crate) async fn port_forward(&self, version: &str, target: &str, port: u16) -> (tokio::process::Child, u16) {
+        let mut command = tokio::process::Command::from(self.command(version, &["port-forward", target, &format!(":{port}")]));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap().expect("kubectl port-forward ended early");
+        // kubectl goes on writing, and ends when nobody reads.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let local = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split(' ').next());
+        (child, local.unwrap_or_else(|| panic!("{line}")).parse().unwrap())
+    }
+
+    /// kube-rs over the network.
+    pub(crate) async fn over_tls(&self) -> kube::Client {
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&self.server.kubeconfig()).unwrap();
+        kube::Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap()).unwrap()
+    }
 }
 
 /// The binary of a version, or the plain one where there is only that.
-pub fn kubectl(version: &str) -> PathBuf {
+pub(crate) fn kubectl(version: &str) -> PathBuf {
     let versioned = PathBuf::from(format!("{VERSIONED}/kubectl.{version}"));
     if versioned.exists() { versioned } else { PathBuf::from("kubectl") }
 }
