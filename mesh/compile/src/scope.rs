@@ -13,8 +13,6 @@ use crate::virtual_service::ResolvedVirtualService;
 
 /// What one proxy sees.
 pub(crate) struct Scope<'a> {
-    /// The Sidecar resource that says so.
-    pub sidecar: Option<&'a Arc<Object<Sidecar>>>,
     /// Groups of listeners; one catches every port.
     pub egress: Vec<Egress<'a>>,
     /// What is done with unknown destinations.
@@ -37,9 +35,8 @@ pub(crate) struct Egress<'a> {
 
 impl<'a> Scope<'a> {
     /// The scope of a proxy.
-    pub(crate) fn new(snapshot: &'a Snapshot, proxy: &ProxyIdentity) -> Self {
+    pub(crate) fn new(snapshot: &'a Snapshot, proxy: &ProxyIdentity, sidecar: Option<&'a Arc<Object<Sidecar>>>) -> Self {
         let mesh = &snapshot.sources().mesh;
-        let sidecar = find_sidecar(snapshot, proxy);
         let spec = sidecar.map(|sidecar| &sidecar.spec);
         let policy = spec.and_then(|spec| spec.outbound_traffic_policy.as_ref());
         let outbound_mode = policy.and_then(|policy| policy.mode).unwrap_or(mesh.outbound_traffic_policy.mode);
@@ -49,7 +46,7 @@ impl<'a> Scope<'a> {
             }
             _ => vec![Egress::everything(snapshot, &proxy.namespace)],
         };
-        Self { sidecar, egress, outbound_mode, egress_proxy: policy.and_then(|policy| policy.egress_proxy.as_ref()) }
+        Self { egress, outbound_mode, egress_proxy: policy.and_then(|policy| policy.egress_proxy.as_ref()) }
     }
 
     /// Every service that some listener sees, one for each host.
@@ -66,7 +63,7 @@ impl<'a> Scope<'a> {
 }
 
 /// The Sidecar of a workload: one that selects it, else that of its namespace, else that of the root namespace.
-fn find_sidecar<'a>(snapshot: &'a Snapshot, proxy: &ProxyIdentity) -> Option<&'a Arc<Object<Sidecar>>> {
+pub(crate) fn find_sidecar<'a>(snapshot: &'a Snapshot, proxy: &ProxyIdentity) -> Option<&'a Arc<Object<Sidecar>>> {
     let own = snapshot.sidecars(&proxy.namespace);
     let selecting = own.iter().find(|sidecar| {
         sidecar

@@ -1,13 +1,13 @@
 //! One consistent view of all objects, with the indexes that compiling needs. Built once, shared by all proxies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use meshlab_istio_api::{Gateway, Object, Sidecar};
 
 use crate::destination_rule::DestinationRules;
-use crate::kubernetes::Pod;
+use crate::kubernetes::{Labels, Pod};
 use crate::proxy::{ClassKey, ProxyIdentity};
 use crate::registry::{self, MeshService, Registry};
 use crate::security::peer::PeerPolicies;
@@ -28,6 +28,7 @@ pub struct Snapshot {
     sidecars: BTreeMap<String, Vec<Arc<Object<Sidecar>>>>,
     peer_policies: PeerPolicies,
     pods_by_ip: HashMap<IpAddr, Arc<Pod>>,
+    outbound_labels: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
@@ -62,6 +63,7 @@ impl Snapshot {
         let running = |pod: &&Arc<Pod>| !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") && !pod.spec.host_network;
         let pods_by_ip = sources.pods.values().filter(running).filter_map(|pod| Some((pod.address()?, pod.clone()))).collect();
         Self {
+            outbound_labels: outbound_labels(&sources),
             destination_rules: DestinationRules::new(&sources),
             peer_policies: PeerPolicies::new(&sources),
             services,
@@ -89,6 +91,15 @@ impl Snapshot {
     /// The class of a proxy: proxies of one class get the same configuration.
     pub fn class(&self, proxy: &ProxyIdentity) -> ClassKey {
         ClassKey::of(proxy)
+    }
+
+    /// The labels of a client that what it sends depends on.
+    pub(crate) fn outbound_labels(&self, labels: &Labels) -> Labels {
+        labels
+            .iter()
+            .filter(|(key, _)| self.outbound_labels.contains(*key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Every service, oldest first.
@@ -170,4 +181,27 @@ impl Snapshot {
                 .min_by(|a, b| host::specificity(&a.host, &b.host))
         })
     }
+}
+
+/// The label keys that VirtualServices, DestinationRules and failing over look at in clients.
+fn outbound_labels(sources: &Sources) -> BTreeSet<String> {
+    let virtual_services = sources.virtual_services.values().flat_map(|object| {
+        let spec = &object.spec;
+        let http = spec.http.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
+        let tls = spec.tls.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
+        let tcp = spec.tcp.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
+        http.chain(tls).chain(tcp).flat_map(|labels| labels.keys())
+    });
+    let rules = || sources.destination_rules.values().map(|object| &object.spec);
+    let selectors = rules().filter_map(|spec| spec.workload_selector.as_ref()).flat_map(|selector| selector.match_labels.keys());
+    let policies = rules().flat_map(|spec| {
+        spec.traffic_policy.iter().chain(spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref()))
+    });
+    let balancers = policies.flat_map(|policy| {
+        policy.load_balancer.iter().chain(policy.port_level_settings.iter().filter_map(|own| own.load_balancer.as_ref()))
+    });
+    let settings =
+        balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref()).chain(&sources.mesh.locality_lb_setting);
+    let failover = settings.flat_map(|setting| &setting.failover_priority).filter(|entry| !entry.contains('='));
+    virtual_services.chain(selectors).chain(failover).cloned().collect()
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
-use meshlab_istio_api::{ConnectionPoolSettings, IstioIngressListener};
+use meshlab_istio_api::{ConnectionPoolSettings, IstioIngressListener, Object, Sidecar};
 use meshlab_proxy_config::{
     CertificateSource, ChainProtocol, ClientCertificate, Cluster, Direction, Discovery, DownstreamTls, EdgePolicy, Endpoint,
     Endpoints, FilterChain, FilterChainMatch, Forward, HttpAccess, Listener, LoadBalancer, Origin, RouteConfiguration,
@@ -18,7 +19,6 @@ use crate::protocol::Protocol;
 use crate::proxy::ProxyIdentity;
 use crate::registry::{MeshService, selects};
 use crate::route::{default_route, inbound_retry, plain_forward};
-use crate::scope::Scope;
 use crate::security::authorization;
 use crate::security::peer::Mode;
 use crate::snapshot::Snapshot;
@@ -51,10 +51,15 @@ pub(crate) struct Inbound {
 }
 
 /// Builds the inbound side.
-pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Inbound {
+pub(crate) fn build(
+    snapshot: &Snapshot,
+    proxy: &ProxyIdentity,
+    sidecar: Option<&Arc<Object<Sidecar>>>,
+    problems: &mut Vec<Problem>,
+) -> Inbound {
     let peer = snapshot.peer_policies().of_workload(&proxy.namespace, &proxy.labels);
     let (http_access, tcp_access) = authorization::access(snapshot, proxy, problems);
-    let ports = ports(snapshot, proxy, scope, problems);
+    let ports = ports(snapshot, proxy, sidecar, problems);
     let builder = Builder { snapshot, http_access, tcp_access };
     let guard = FilterChainMatch { destination_port: Some(INBOUND_PORT), ..Default::default() };
     let mut filter_chains = vec![tcp_chain("virtualInbound-blackhole", guard, BLACK_HOLE, TcpAccess::default())];
@@ -96,13 +101,13 @@ pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, scope: &Scope<'_
 fn ports<'a>(
     snapshot: &'a Snapshot,
     proxy: &ProxyIdentity,
-    scope: &Scope<'a>,
+    sidecar: Option<&'a Arc<Object<Sidecar>>>,
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<u16, InboundPort<'a>> {
-    let pool = scope.sidecar.and_then(|sidecar| sidecar.spec.inbound_connection_pool.as_ref());
+    let pool = sidecar.and_then(|sidecar| sidecar.spec.inbound_connection_pool.as_ref());
     let targets = service_targets(snapshot, proxy);
     let mut out: BTreeMap<u16, InboundPort<'a>> = BTreeMap::new();
-    if let Some(sidecar) = scope.sidecar.filter(|sidecar| !sidecar.spec.ingress.is_empty()) {
+    if let Some(sidecar) = sidecar.filter(|sidecar| !sidecar.spec.ingress.is_empty()) {
         for (index, ingress) in sidecar.spec.ingress.iter().enumerate() {
             let origin = crate::registry::origin(
                 "Sidecar",

@@ -1,6 +1,9 @@
 //! What a sidecar and a gateway are given as a whole.
 
 use crate::support::*;
+use std::sync::Arc;
+
+use meshlab_compile::{Compiler, ProxyIdentity, Role};
 use meshlab_proxy_config::{ChainProtocol, Discovery};
 
 #[test]
@@ -310,4 +313,33 @@ fn equal_input_gives_equal_bytes() {
     let mesh = Mesh::bookinfo();
     let bytes = || serde_json::to_vec(&*mesh.sleep()).unwrap();
     assert_eq!(bytes(), bytes());
+}
+
+#[test]
+fn proxies_alike_share_memory_and_a_change_is_small() {
+    let mut mesh = Mesh::bookinfo();
+    for service in 0..1000 {
+        let name = format!("s{service}");
+        mesh.service("big", &name, &format!("10.97.{}.{}", service / 250, service % 250 + 1), "http", 80, 8080);
+        let pods: Vec<(String, String)> = (0..10)
+            .map(|pod| (format!("{name}-{pod}"), format!("10.{}.{}.{}", 100 + pod, service / 250, service % 250 + 1)))
+            .collect();
+        for (pod, ip) in &pods {
+            mesh.pod("big", pod, &[("app", &name)], ip, true);
+        }
+        let pods: Vec<(&str, &str)> = pods.iter().map(|(pod, ip)| (pod.as_str(), ip.as_str())).collect();
+        mesh.endpoints("big", &name, 8080, &pods);
+    }
+    let snapshot = mesh.snapshot();
+    let mut compiler = Compiler::new(&snapshot);
+    let proxy =
+        |pod: &str| ProxyIdentity::of_pod(&mesh.sources.pods[&("big".to_owned(), pod.to_owned())], Role::Sidecar, &snapshot);
+    let first = compiler.compile(&proxy("s0-0")).config;
+    let alike = compiler.compile(&proxy("s0-1")).config;
+    let other = compiler.compile(&proxy("s1-0")).config;
+    assert_eq!(first.routes.len(), alike.routes.len());
+    let name = "outbound|80||s7.big.svc.cluster.local";
+    assert!(Arc::ptr_eq(&first.clusters[name], &other.clusters[name]));
+    assert!(Arc::ptr_eq(&first.endpoints[name], &other.endpoints[name]));
+    assert!(Arc::ptr_eq(&first.routes["80"], &other.routes["80"]));
 }
