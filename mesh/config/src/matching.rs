@@ -55,7 +55,7 @@ impl Fraction {
     }
 }
 
-/// Changes to a set of headers: all of `set` first (overwrite), then `add` (append), then `remove`.
+/// Changes to a set of headers: all of `remove` first, then `set` (overwrite), then `add` (append), as Envoy does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeaderOperations {

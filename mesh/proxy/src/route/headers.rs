@@ -32,8 +32,11 @@ impl HeaderChanges {
         })
     }
 
-    /// Sets first, then adds, then removes. An empty value is not set: Envoy drops it.
+    /// Removes first, then sets, then adds, as Envoy does. An empty value is not set: Envoy drops it.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, view: View<'_>) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
         for (name, value) in &self.set {
             if let Some(value) = value.render(view, headers) {
                 headers.insert(name, value);
@@ -43,9 +46,6 @@ impl HeaderChanges {
             if let Some(value) = value.render(view, headers) {
                 headers.append(name, value);
             }
-        }
-        for name in &self.remove {
-            headers.remove(name);
         }
     }
 }
