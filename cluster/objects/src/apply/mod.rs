@@ -74,10 +74,6 @@ pub fn apply(schema: &Schema, live: Option<&Value>, config: &Value, writer: Writ
     let before = live_managers(schema, live, &api_version)?;
 
     let allowed = if writer.manager == KUBECTL { last_applied_fields(schema, live) } else { Set::default() };
-    if writer.manager == KUBECTL && live.pointer("/metadata/annotations").is_some_and(|all| all.get(LAST_APPLIED).is_some()) {
-        let text = config.to_string() + "\n";
-        config["metadata"]["annotations"][LAST_APPLIED] = text.into();
-    }
     let applied = typed(schema, &config).fields();
     let (mut own, mut others): (Vec<Entry>, Vec<Entry>) =
         before.iter().cloned().partition(|entry| entry.is(writer.manager, Operation::Apply, &api_version, writer.subresource));
@@ -87,7 +83,6 @@ pub fn apply(schema: &Schema, live: Option<&Value>, config: &Value, writer: Writ
     let stated = typed(schema, &config).every_path();
     let managed = others.iter().fold(stated, |all, entry| all.union(&entry.fields));
     let mut object = prune(typed(schema, &merged), &last, &managed).unwrap_or_else(|| config.clone());
-
     let difference = compare(typed(schema, live), typed(schema, &object));
     let conflicts = conflicts(&others, &difference);
     if !force && !conflicts.iter().all(|(_, fields)| fields.difference(&allowed).is_empty()) {
@@ -108,6 +103,11 @@ pub fn apply(schema: &Schema, live: Option<&Value>, config: &Value, writer: Writ
         |entry: &Entry| before.iter().any(|old| Entry { time: None, ..old.clone() } == Entry { time: None, ..entry.clone() });
     if difference.is_empty() && before.len() == entries.len() && entries.iter().all(same) {
         return Ok(live.clone());
+    }
+    // kubectl keeps what it applied on the client in step, without owning it.
+    let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+    if let Some(last_applied) = annotations.filter(|_| writer.manager == KUBECTL).and_then(|all| all.get_mut(LAST_APPLIED)) {
+        *last_applied = (config.to_string() + "\n").into();
     }
     managers::write(&mut object, entries);
     Ok(object)

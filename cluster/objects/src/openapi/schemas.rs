@@ -132,6 +132,10 @@ fn builtin_type(type_name: &str, schema: &Value) -> Value {
                     }
                 }
             }
+            // k8s-openapi wants metadata everywhere; Kubernetes' own documents do not.
+            if let Some(required) = published.get_mut("required").and_then(Value::as_array_mut) {
+                required.retain(|name| name != "metadata");
+            }
             if type_facts(type_name).is_some_and(|facts| facts.atomic) {
                 published["x-kubernetes-map-type"] = "atomic".into();
             }

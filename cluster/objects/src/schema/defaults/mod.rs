@@ -30,7 +30,7 @@ pub(super) fn apply_builtin(root: Cursor<'_>, object: &mut Value) {
         "api.discovery.v1.EndpointSlice" => service::endpoint_slice(fields),
         "api.networking.v1.NetworkPolicy" => service::network_policy(fields),
         "api.core.v1.Namespace" => other::namespace(fields),
-        "api.core.v1.Secret" => set(fields, "type", "Opaque"),
+        "api.core.v1.Secret" => other::secret(fields),
         "api.core.v1.PersistentVolume" => other::persistent_volume(fields),
         "api.core.v1.PersistentVolumeClaim" => other::persistent_volume_claim(fields),
         "api.rbac.v1.RoleBinding" | "api.rbac.v1.ClusterRoleBinding" => other::role_binding(fields),

@@ -1,6 +1,8 @@
 //! Defaults of the remaining kinds.
 
-use serde_json::json;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
 
 use super::{Fields, each, existing, object_in, set, set_text, text};
 
@@ -87,4 +89,18 @@ pub(super) fn autoscaler(fields: &mut Fields) {
         let cpu = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
         set(spec, "metrics", cpu);
     }
+}
+
+/// `stringData` is for writing only: it is encoded into `data`, over what stands there, and never read back.
+pub(super) fn secret(fields: &mut Fields) {
+    set(fields, "type", "Opaque");
+    let Some(Value::Object(texts)) = fields.get("stringData") else { return };
+    // A value that is not a string stays where it is, for validation to name it.
+    if !texts.values().all(Value::is_string) {
+        return;
+    }
+    let encode = |(key, text): (&String, &Value)| (key.clone(), BASE64_STANDARD.encode(text.as_str().unwrap_or_default()).into());
+    let encoded: Fields = texts.iter().map(encode).collect();
+    fields.remove("stringData");
+    object_in(fields, "data").extend(encoded);
 }

@@ -135,3 +135,12 @@ fn declared_defaults_reach_into_defaults() {
     schema.apply_defaults(&mut object);
     assert_eq!(object, json!({"spec": {"size": 3, "mode": null}}));
 }
+
+#[test]
+fn string_data_of_a_secret_is_encoded_over_its_data() {
+    let mut secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": "eA==", "b": "eQ=="}, "stringData": {"b": "new"}});
+    Schema::builtin("", "v1", "Secret").unwrap().apply_defaults(&mut secret);
+    assert_eq!(secret["data"], json!({"a": "eA==", "b": "bmV3"}));
+    assert!(secret.get("stringData").is_none());
+}
