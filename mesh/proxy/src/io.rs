@@ -42,7 +42,7 @@ pub(crate) trait Socket: Send {
 /// [`Net`] without its type parameters.
 pub(crate) trait Network: Send + Sync + 'static {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Socket>>>;
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connected>>;
+    fn connect(&self, source: Option<IpAddr>, address: SocketAddr) -> BoxFuture<'_, io::Result<Connected>>;
     fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
 }
 
@@ -75,9 +75,12 @@ impl<N: Net> Network for Erased<N> {
         async move { Ok(Box::new(ErasedListener(self.0.listen(address).await?)) as Box<dyn Socket>) }.boxed()
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connected>> {
+    fn connect(&self, source: Option<IpAddr>, address: SocketAddr) -> BoxFuture<'_, io::Result<Connected>> {
         async move {
-            let stream = self.0.connect(address).await?;
+            let stream = match source {
+                Some(source) => self.0.connect_from(source, address).await?,
+                None => self.0.connect(address).await?,
+            };
             Ok(Connected { local: stream.local_addr(), io: Box::new(stream) })
         }
         .boxed()

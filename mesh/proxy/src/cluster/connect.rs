@@ -1,7 +1,7 @@
 //! Opening a connection to an endpoint: TCP, PROXY protocol, TLS.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,8 +76,9 @@ async fn open_untimed(
     inner: Inner,
     client: Option<ClientAddresses>,
 ) -> Result<Transport, ConnectError> {
-    let Connected { mut io, local } =
-        cluster.shared.network.connect(host.address).await.map_err(|error| ConnectError::Tcp(tcp_reason(&error)))?;
+    let source = source(&cluster.config.name, host.address);
+    let connecting = cluster.shared.network.connect(source, host.address);
+    let Connected { mut io, local } = connecting.await.map_err(|error| ConnectError::Tcp(tcp_reason(&error)))?;
     if let (Some(version), Some(client)) = (cluster.config.proxy_protocol, client) {
         io.write_all(&proxy_header(version, client)).await.map_err(|error| ConnectError::Tcp(tcp_reason(&error)))?;
     }
@@ -92,6 +93,13 @@ async fn open_untimed(
     let peer_certificate =
         stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(PeerCertificate::parse).map(Arc::new);
     Ok(Transport { io: Box::new(stream), local, peer_certificate, mesh: tls.mesh })
+}
+
+/// A sidecar reaches its own application from 127.0.0.6: the redirection rules know that address, and would send a connection from
+/// any other one back to the sidecar.
+fn source(cluster: &str, address: SocketAddr) -> Option<IpAddr> {
+    let own_application = cluster.starts_with("inbound|") || cluster == "InboundPassthroughCluster";
+    (own_application && address.is_ipv4()).then_some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)))
 }
 
 /// As `strerror` says it, which is what Envoy prints.
