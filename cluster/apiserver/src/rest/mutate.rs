@@ -187,6 +187,10 @@ impl<'a> Pass<'a> {
         mut errors: Vec<String>,
         refuse: impl FnOnce(&[String]) -> Status,
     ) -> Result<(), Status> {
+        if let Some(error) = self.schema.type_error(value) {
+            let GroupVersionKind { version, kind, .. } = &self.kind;
+            return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}")));
+        }
         if self.options.validation != FieldValidation::Ignore {
             errors.extend(self.schema.unknown_fields(value));
             match self.options.validation {
