@@ -27,6 +27,19 @@ pub struct LabFile {
     pub clients: BTreeMap<String, Client>,
     /// Steps in order.
     pub steps: Vec<StepFile>,
+    /// Background pages: `background/ID.LANG.md`.
+    #[serde(default)]
+    pub pages: Vec<PageFile>,
+}
+
+/// A background page in `lab.yaml`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageFile {
+    /// What it is called by.
+    pub id: String,
+    /// Title.
+    pub title: Text,
 }
 
 /// Pods that send the requests of a check.
@@ -71,6 +84,17 @@ pub struct Lab {
     pub application: Vec<Manifest>,
     /// Steps in order.
     pub steps: Vec<Step>,
+    /// Background pages in order.
+    pub pages: Vec<Page>,
+}
+
+/// A background page, loaded.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Its entry in `lab.yaml`.
+    pub file: PageFile,
+    /// The text, by language: Markdown.
+    pub text: BTreeMap<&'static str, String>,
 }
 
 /// A step, loaded.
@@ -179,7 +203,9 @@ impl Lab {
         }
         let application = file.application.iter().map(|name| manifest(source, name, name)).collect::<Result<_, _>>()?;
         let steps = file.steps.iter().map(|step| Step::load(source, step)).collect::<Result<_, _>>()?;
-        Ok(Self { file, application, steps })
+        let page = |page: &PageFile| Ok(Page { file: page.clone(), text: texts(source, &format!("background/{}", page.id))? });
+        let pages = file.pages.iter().map(page).collect::<Result<_, LabError>>()?;
+        Ok(Self { file, application, steps, pages })
     }
 
     /// A step by id, alias or number (from 1).
@@ -210,13 +236,7 @@ impl Lab {
 impl Step {
     fn load(source: &impl LabSource, file: &StepFile) -> Result<Self, LabError> {
         let folder = &file.folder;
-        let texts = |name: &str| -> Result<BTreeMap<&'static str, String>, LabError> {
-            let read = |language: Language| {
-                let path = format!("{folder}/{name}.{language}.md");
-                source.read(&path).map(|text| (language.tag(), text)).ok_or(LabError::Missing { path })
-            };
-            Language::ALL.into_iter().map(read).collect()
-        };
+        let texts = |name: &str| texts(source, &format!("{folder}/{name}"));
         let hints = texts("hints")?.into_iter().map(|(language, text)| (language, split_hints(&text))).collect();
         let checks: CheckFile = yaml(source, &format!("{folder}/checks.yaml"))?;
         let manifests = |kind: &str| -> Result<Vec<Manifest>, LabError> {
@@ -326,6 +346,15 @@ fn expects_refusal(expect: &serde_json::Value) -> bool {
 /// Hints stand in one file, apart by lines of `---`.
 fn split_hints(text: &str) -> Vec<String> {
     text.split("\n---\n").map(|hint| hint.trim().to_owned()).filter(|hint| !hint.is_empty()).collect()
+}
+
+/// A text in every language: `PATH.LANG.md`.
+fn texts(source: &impl LabSource, path: &str) -> Result<BTreeMap<&'static str, String>, LabError> {
+    let read = |language: Language| {
+        let path = format!("{path}.{language}.md");
+        source.read(&path).map(|text| (language.tag(), text)).ok_or(LabError::Missing { path })
+    };
+    Language::ALL.into_iter().map(read).collect()
 }
 
 fn manifest(source: &impl LabSource, path: &str, name: &str) -> Result<Manifest, LabError> {

@@ -17,7 +17,7 @@ pub use check::{
     TrafficProbe,
 };
 pub use engine::run;
-pub use lab::{Client, ControlCase, Edit, FORMAT, Lab, LabError, LabFile, LabSource, Manifest, Step, StepFile};
+pub use lab::{Client, ControlCase, Edit, FORMAT, Lab, LabError, LabFile, LabSource, Manifest, Page, PageFile, Step, StepFile};
 pub use probe::{ProbeError, Prober};
 pub use text::{Language, Text};
 pub use verdict::{CheckResult, Report, Tally, Verdict};

@@ -1,1 +1,7 @@
-fn main() {}
+//! `meshlab`, the command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    meshlab_runner::main()
+}

@@ -1,1 +1,1 @@
-//! meshlab-tests
+//! End-to-end tests with real clients; everything is in `tests/`.

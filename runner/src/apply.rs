@@ -1,0 +1,119 @@
+//! Applying manifests as `kubectl apply --server-side` does.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{ApiCapabilities, ApiResource, Scope};
+use kube::{Client, discovery};
+use serde_json::Value;
+
+use crate::error::CommandError;
+
+/// The field manager of everything meshlab applies itself.
+const MANAGER: &str = "meshlab";
+
+/// How long a kind may take to be served after its definition was created.
+const KIND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The documents of a YAML file, empty ones left out.
+///
+/// # Errors
+/// Where the YAML is malformed, with file, line and column.
+pub fn documents(name: &str, yaml: &str) -> Result<Vec<Value>, CommandError> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(yaml).map_err(|error| CommandError::failed(format!("{name}: {error}")))?;
+    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+}
+
+/// Applies objects: namespaces and definitions of kinds first, then the rest side by side. Conflicts are won (`--force-conflicts`).
+///
+/// # Errors
+/// What the API server refuses, with the object's name.
+pub async fn apply(client: &Client, objects: &[Value]) -> Result<(), CommandError> {
+    let kinds = Kinds::default();
+    let (first, rest): (Vec<&Value>, Vec<&Value>) =
+        objects.iter().partition(|object| matches!(object["kind"].as_str(), Some("Namespace" | "CustomResourceDefinition")));
+    for phase in [first, rest] {
+        let resources = kinds.resolve(client, &phase).await?;
+        try_join_all(phase.iter().zip(&resources).map(|(object, kind)| apply_one(client, object, kind))).await?;
+    }
+    Ok(())
+}
+
+type Kind = (ApiResource, ApiCapabilities);
+
+/// Kinds as the API server knows them.
+#[derive(Default)]
+struct Kinds;
+
+impl Kinds {
+    async fn resolve(&self, client: &Client, objects: &[&Value]) -> Result<Vec<Kind>, CommandError> {
+        let mut known: HashMap<GroupVersionKind, Kind> = HashMap::new();
+        let mut resolved = Vec::with_capacity(objects.len());
+        for object in objects {
+            let gvk = kind_of(object)?;
+            if !known.contains_key(&gvk) {
+                known.insert(gvk.clone(), wait_for_kind(client, &gvk).await?);
+            }
+            resolved.push(known[&gvk].clone());
+        }
+        Ok(resolved)
+    }
+}
+
+async fn wait_for_kind(client: &Client, gvk: &GroupVersionKind) -> Result<Kind, CommandError> {
+    let deadline = tokio::time::Instant::now() + KIND_DEADLINE;
+    loop {
+        match discovery::oneshot::pinned_kind(client, gvk).await {
+            Ok(kind) => return Ok(kind),
+            Err(error) if tokio::time::Instant::now() >= deadline => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+fn kind_of(object: &Value) -> Result<GroupVersionKind, CommandError> {
+    let field =
+        |name: &str| object[name].as_str().ok_or_else(|| CommandError::failed(format!("an object has no {name}: {object}")));
+    let (group, version) = field("apiVersion")?.split_once('/').unwrap_or(("", field("apiVersion")?));
+    Ok(GroupVersionKind::gvk(group, version, field("kind")?))
+}
+
+async fn apply_one(client: &Client, object: &Value, (resource, capabilities): &Kind) -> Result<(), CommandError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+    let api: Api<DynamicObject> = match capabilities.scope {
+        Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, resource),
+        Scope::Cluster => Api::all_with(client.clone(), resource),
+    };
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(object)).await.map(drop).map_err(|error| {
+        let error = CommandError::from(error);
+        CommandError { message: format!("{} {namespace}/{name}: {}", resource.kind, error.message), ..error }
+    })
+}
+
+/// Deletes objects; one that is not there, or whose kind is not, is no error.
+///
+/// # Errors
+/// What the API server refuses, with the object's name.
+pub async fn delete(client: &Client, objects: &[Value]) -> Result<(), CommandError> {
+    for object in objects {
+        let Ok((resource, capabilities)) = discovery::oneshot::pinned_kind(client, &kind_of(object)?).await else { continue };
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+        let api: Api<DynamicObject> = match capabilities.scope {
+            Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),
+            Scope::Cluster => Api::all_with(client.clone(), &resource),
+        };
+        match api.delete(name, &kube::api::DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! `lab test`: a lab proves itself. Each step's starter must fail, its solution must pass, and each broken variant must fail at
+//! the check it names and be told its own hint. Every step has a cluster of its own, in this process.
+
+use meshlab_checks::{Check, ControlCase, Lab, Prober, Step, Verdict};
+
+use crate::apply::{apply, delete};
+use crate::error::CommandError;
+use crate::serve::{self, LabCluster};
+use crate::steps::{self, objects};
+
+/// Tests a lab, or one step of it. `say` hears each finding; returns how many were failures.
+///
+/// # Errors
+/// The lab cannot be run at all.
+pub async fn test(lab: &Lab, only: Option<&str>, mut say: impl FnMut(String)) -> Result<usize, CommandError> {
+    let mut failures = 0;
+    for (index, step) in lab.steps.iter().enumerate() {
+        if only.is_some_and(|name| lab.step(name).is_none_or(|wanted| wanted.file.id != step.file.id)) {
+            continue;
+        }
+        let mut test = StepTest::start(lab, index).await?;
+        test.starter_fails().await?;
+        test.solution_passes().await?;
+        for case in &step.controls {
+            test.control_fails(case).await?;
+        }
+        for (holds, finding) in std::mem::take(&mut test.findings) {
+            failures += usize::from(!holds);
+            say(format!("{} {}: {finding}", if holds { "✓" } else { "✗" }, step.file.id));
+        }
+        test.cluster.stop().await;
+    }
+    Ok(failures)
+}
+
+struct StepTest<'a> {
+    lab: &'a Lab,
+    step: &'a Step,
+    cluster: LabCluster,
+    findings: Vec<(bool, String)>,
+}
+
+impl<'a> StepTest<'a> {
+    /// A cluster where the steps before this one are solved.
+    async fn start(lab: &'a Lab, index: usize) -> Result<Self, CommandError> {
+        let cluster = serve::start_cluster(lab, None).await?;
+        for earlier in &lab.steps[..index] {
+            steps::apply_solution(&cluster.client(), earlier).await?;
+        }
+        let step = &lab.steps[index];
+        apply(&cluster.client(), &objects(&step.starter)?).await?;
+        Ok(Self { lab, step, cluster, findings: Vec::new() })
+    }
+
+    async fn starter_fails(&mut self) -> Result<(), CommandError> {
+        let failed =
+            self.run(&self.step.checks).await.into_iter().filter(|(_, verdict)| matches!(verdict, Verdict::Fail { .. })).count();
+        self.findings.push((failed > 0, format!("the starter fails ({failed} checks)")));
+        Ok(())
+    }
+
+    async fn solution_passes(&mut self) -> Result<(), CommandError> {
+        steps::apply_solution(&self.cluster.client(), self.step).await?;
+        let results = self.run(&self.step.checks).await;
+        let count = results.len();
+        let wrong: Vec<String> = results
+            .into_iter()
+            .filter(|(_, verdict)| *verdict != Verdict::Pass)
+            .map(|(id, verdict)| format!("\n    {id}: {}", explain(&verdict)))
+            .collect();
+        let finding = format!("the solution passes ({} of {count} checks){}", count - wrong.len(), wrong.concat());
+        self.findings.push((wrong.is_empty(), finding));
+        Ok(())
+    }
+
+    /// Applies the broken variant, looks at the check it names, and brings the solution back.
+    async fn control_fails(&mut self, case: &ControlCase) -> Result<(), CommandError> {
+        let client = self.cluster.client();
+        let broken = case
+            .apply(&self.step.solution)
+            .map_err(|problem| CommandError::failed(format!("control {}: {problem}", case.name)))?;
+        let broken = objects(&broken)?;
+        let missing: Vec<_> = objects(&self.step.solution)?.into_iter().filter(|object| !contains(&broken, object)).collect();
+        delete(&client, &missing).await?;
+        let refused = apply(&client, &broken).await.err();
+        steps::restart(&client, &self.step.file.restart).await?;
+
+        let named: Vec<Check> = self.step.checks.iter().filter(|check| check.id == case.fails).cloned().collect();
+        let (holds, finding) = match self.run(&named).await.pop() {
+            Some((_, Verdict::Fail { hints, .. })) => match &case.told {
+                Some(wanted) if !hints.iter().any(|(id, _)| id == wanted) => {
+                    (false, format!("fails, but is not told {wanted:?}"))
+                }
+                _ => (true, "fails where it should".to_owned()),
+            },
+            Some((_, verdict)) => (false, format!("should fail at {}, but: {}", case.fails, explain(&verdict))),
+            None => (false, format!("{} is no check of this step", case.fails)),
+        };
+        let refused = refused.map_or_else(String::new, |error| format!(" (refused when applied: {})", error.message));
+        self.findings.push((holds, format!("control {}: {finding}{refused}", case.name)));
+
+        let surplus: Vec<_> = broken.into_iter().filter(|object| !self.is_solution(object)).collect();
+        delete(&client, &surplus).await?;
+        steps::apply_solution(&client, self.step).await
+    }
+
+    fn is_solution(&self, object: &serde_json::Value) -> bool {
+        objects(&self.step.solution).is_ok_and(|solution| contains(&solution, object))
+    }
+
+    async fn run(&self, checks: &[Check]) -> Vec<(String, Verdict)> {
+        let prober = Prober::new(self.cluster.client(), self.lab.file.clients.clone());
+        let checks: Vec<_> = checks.iter().map(|check| (self.step.file.id.clone(), check.clone())).collect();
+        let report = meshlab_checks::run(&self.lab.file.name, &prober, &checks, |_| {}).await;
+        report.results.into_iter().map(|result| (result.id, result.verdict)).collect()
+    }
+}
+
+fn contains(objects: &[serde_json::Value], object: &serde_json::Value) -> bool {
+    objects.iter().any(|other| steps::identity(other) == steps::identity(object))
+}
+
+fn explain(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Pass => "it passes".to_owned(),
+        Verdict::Fail { mismatches, seen, .. } => format!("{}; seen {seen}", mismatches.join("; ")),
+        Verdict::Skipped { because } => format!("skipped because of {because}"),
+        Verdict::Error { message, .. } => format!("could not be measured: {message}"),
+    }
+}

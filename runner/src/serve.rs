@@ -1,0 +1,170 @@
+//! The lab's own process: the embedded cluster, the mesh on it, and the sample application.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use meshlab_checks::Lab;
+use meshlab_cluster::{Cluster, ClusterOptions};
+use tokio::sync::mpsc;
+
+use crate::apply::{apply, documents};
+use crate::control::{self, Status};
+use crate::error::{CommandError, Hint};
+use crate::home::Home;
+use crate::{external, programs};
+
+/// How long the lab may take to come up before it is given up.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs the lab until it is told to stop. `on_ready` hears when everything answers.
+///
+/// # Errors
+/// It does not come up; the message says which part.
+pub async fn serve(home: &Home, lab: &Lab, started: Instant, on_ready: impl FnOnce(&Status)) -> Result<(), CommandError> {
+    let cluster = start_cluster(lab, Some(home)).await?;
+    let client = cluster.client();
+    tracing::info!(elapsed = ?started.elapsed(), "everything is ready");
+
+    let status = Status {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        lab: lab.file.name.clone(),
+        api_server: format!("https://{}", cluster.cluster().address()),
+        kubeconfig: home.kubeconfig(),
+        gateway: gateway_address(&client).await,
+        started_in_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    };
+    let (stop, mut stopped) = mpsc::channel(1);
+    let control = control::listen(home, status.clone(), stop)?;
+    on_ready(&status);
+
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| CommandError::failed(format!("signals cannot be received: {error}")))?;
+    tokio::select! {
+        _ = stopped.recv() => {}
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    control.abort();
+    cluster.stop().await;
+    let _ = std::fs::remove_file(home.control_socket());
+    Ok(())
+}
+
+/// A lab's cluster, and what lies outside it.
+pub struct LabCluster {
+    cluster: Cluster,
+    _outside: external::Outside,
+}
+
+impl LabCluster {
+    /// A client with every right.
+    pub fn client(&self) -> Client {
+        self.cluster.client()
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Stops it.
+    pub async fn stop(self) {
+        self.cluster.stop().await;
+    }
+}
+
+/// An embedded cluster with the mesh and the sample application, all ready. With a `home` it is durable; without, it lives in
+/// memory only.
+///
+/// # Errors
+/// It does not come up; the message says which part.
+pub async fn start_cluster(lab: &Lab, home: Option<&Home>) -> Result<LabCluster, CommandError> {
+    let options = ClusterOptions {
+        catalogue: programs::catalogue(),
+        data_dir: home.map(Home::cluster_data),
+        kubeconfig: home.map(Home::kubeconfig),
+        ..ClusterOptions::default()
+    };
+    let cluster = Cluster::start(options)
+        .await
+        .map_err(|error| CommandError::failed(format!("the embedded cluster does not start: {error}")))?;
+    let outside = external::start(cluster.net())?;
+    let client = cluster.client();
+    install(&client, lab).await?;
+    tracing::info!("manifests are applied");
+    wait_for_deployments(&client).await?;
+    Ok(LabCluster { cluster, _outside: outside })
+}
+
+/// Applies the mesh and the sample application, as `kubectl apply --server-side` would on any cluster.
+async fn install(client: &Client, lab: &Lab) -> Result<(), CommandError> {
+    let mut objects = Vec::new();
+    for (name, yaml) in meshlab_control::manifests() {
+        objects.extend(documents(name, yaml)?);
+    }
+    // Definitions and namespaces of both come first; the application's pods do not wait for the mesh, since its
+    // namespaces are not labelled for injection yet.
+    for manifest in &lab.application {
+        objects.extend(documents(&manifest.name, &manifest.content)?);
+    }
+    apply(client, &objects).await
+}
+
+/// Waits until every Deployment has all its replicas available.
+pub(crate) async fn wait_for_deployments(client: &Client) -> Result<(), CommandError> {
+    use futures::StreamExt;
+    let deployments: Api<Deployment> = Api::all(client.clone());
+    let mut missing = std::collections::BTreeSet::new();
+    let wait = async {
+        let mut events = watcher(deployments, watcher::Config::default()).default_backoff().boxed();
+        let mut listed = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Apply(deployment) | watcher::Event::InitApply(deployment)) => {
+                    let name = format!(
+                        "{}/{}",
+                        deployment.metadata.namespace.as_deref().unwrap_or_default(),
+                        deployment.metadata.name.as_deref().unwrap_or_default()
+                    );
+                    if is_available(&deployment) {
+                        missing.remove(&name);
+                    } else {
+                        missing.insert(name);
+                    }
+                }
+                Ok(watcher::Event::InitDone) => listed = true,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "watching deployments"),
+            }
+            if listed && missing.is_empty() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(READY_DEADLINE, wait).await.is_ok() {
+        return Ok(());
+    }
+    let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+    Err(CommandError::failed(format!("not ready after {} s: {names}", READY_DEADLINE.as_secs()))
+        .with_hint(Hint::new("`kubectl describe pod` tells what holds them")))
+}
+
+fn is_available(deployment: &Deployment) -> bool {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let Some(status) = &deployment.status else { return wanted == 0 };
+    let current = status.observed_generation >= deployment.metadata.generation;
+    current && status.available_replicas.unwrap_or(0) >= wanted && status.updated_replicas.unwrap_or(0) >= wanted
+}
+
+/// `127.0.0.1:PORT` of the ingress gateway's port 80.
+async fn gateway_address(client: &Client) -> Option<String> {
+    let services: Api<Service> = Api::namespaced(client.clone(), "istio-system");
+    let service = services.get_opt("istio-ingressgateway").await.ok()??;
+    let port = service.spec?.ports?.into_iter().find(|port| port.port == 80)?;
+    Some(format!("127.0.0.1:{}", port.node_port?))
+}
