@@ -19,6 +19,7 @@ mod kubeconfig;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Client;
 use meshlab_apiserver::{ApiServer, ApiServerOptions, UserInfo};
@@ -27,6 +28,7 @@ use meshlab_kubelet::{Kubelet, KubeletOptions};
 use meshlab_net::{VirtualNet, VirtualNetOptions};
 use meshlab_program::Catalogue;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How to start a [`Cluster`].
@@ -76,6 +78,21 @@ pub enum StartError {
     },
 }
 
+/// Node and first service account come within milliseconds; a machine that is this slow gets a warning, not an error.
+const ROLL_CALL: Duration = Duration::from_secs(10);
+
+/// Waits until pods can be created and bound.
+async fn ready_for_pods(informers: &Informers) {
+    let (changes, mut seen) = watch::channel(());
+    let on_account = changes.clone();
+    informers.service_accounts.on_change(move |_, _| on_account.send(()).unwrap_or_default());
+    informers.nodes.on_change(move |_, _| changes.send(()).unwrap_or_default());
+    while informers.service_accounts.get("default", "default").is_none() || informers.nodes.all().is_empty() {
+        // Both handlers hold a sender for as long as the caches live.
+        let _ = seen.changed().await;
+    }
+}
+
 /// A running cluster. Dropping it ends it too, without waiting.
 pub struct Cluster {
     api_server: ApiServer,
@@ -85,8 +102,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster. When this returns, the API server answers; controllers and node come up within milliseconds. With a data
-    /// directory from an earlier life, the objects are there again and their pods are started anew.
+    /// Starts a cluster. When this returns, the API server answers, the node is there, and pods can be created in the namespace
+    /// `default`. With a data directory from an earlier life, the objects are there again and their pods are started anew.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -109,6 +126,7 @@ impl Cluster {
             network: network.clone(),
             stop: stop.clone(),
         });
+        let roll_call = informers.clone();
         api_server.set_node_agent(Arc::new(kubelet));
         meshlab_controllers::start(Arc::new(meshlab_controllers::Context {
             client,
@@ -117,6 +135,9 @@ impl Cluster {
             ca_pem: api_server.ca_certificate().to_owned(),
             stop: stop.clone(),
         }));
+        if tokio::time::timeout(ROLL_CALL, ready_for_pods(&roll_call)).await.is_err() {
+            tracing::warn!("the cluster's node or the default service account is late; pods may be refused for a moment");
+        }
         let cluster = Self { api_server, network, stop: stop.drop_guard() };
         if let Some(path) = options.kubeconfig {
             cluster.write_kubeconfig(&path).map_err(|source| StartError::Kubeconfig { path, source })?;

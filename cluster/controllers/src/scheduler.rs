@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod, PodCondition, PodSpec, Taint, Toleration};
 use kube::ResourceExt;
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 use crate::{Context, pods};
 
 const NAME: &str = "default-scheduler";
+/// How long to wait for the first node before a new pod is told that there is none.
+const YOUNG: Duration = Duration::from_millis(100);
 /// Pods bound at a time.
 const WORKERS: usize = 64;
 
@@ -37,6 +40,11 @@ pub(crate) async fn run(context: Arc<Context>) {
     queue.run("scheduler", WORKERS, handle).await;
 }
 
+fn is_young(pod: &Pod) -> bool {
+    let created = pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    now().0.as_second() - created <= 1
+}
+
 fn waits(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let ours = spec.scheduler_name.as_deref().is_none_or(|name| name == NAME);
@@ -48,6 +56,10 @@ async fn schedule(context: Arc<Context>, recorder: EventRecorder, key: Key) -> R
     let Some(pod) = context.informers.pods.at(&key).filter(|pod| waits(pod)) else { return Ok(Outcome::default()) };
     let Some(spec) = &pod.spec else { return Ok(Outcome::default()) };
     let nodes = context.informers.nodes.all();
+    if nodes.is_empty() && is_young(&pod) {
+        // The cluster has just been started: its node is on its way.
+        return Ok(Outcome::again(YOUNG));
+    }
     let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
     for node in &nodes {
         match refusal(spec, node) {

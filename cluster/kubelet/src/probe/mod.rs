@@ -3,6 +3,7 @@
 mod exec;
 mod grpc;
 mod http;
+mod schedule;
 mod tcp;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 pub(crate) use exec::{ExecTarget, run as exec_in};
 pub(crate) use http::get;
+use schedule::Schedule;
 
 /// Which of a container's probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +48,6 @@ pub(crate) enum ProbeReport {
     Failure,
 }
 
-/// The first retry of a network probe that fails right after the start.
-const EAGER: Duration = Duration::from_millis(5);
-
 /// Where probes go.
 #[derive(Clone)]
 pub(crate) struct Target {
@@ -61,9 +60,6 @@ pub(crate) struct Target {
 }
 
 /// Probes a container until dropped. Startup probes run until their first success; the others begin once `started` is true.
-///
-/// Before the first success, and within the first period, a network probe is also tried between its regular times, so that a
-/// container is ready milliseconds after it listens; such extra tries count only if they succeed.
 pub(crate) async fn run(
     kind: ProbeKind,
     probe: Probe,
@@ -82,17 +78,17 @@ pub(crate) async fn run(
     let success_threshold = probe.success_threshold.unwrap_or(1).max(1);
     let failure_threshold = probe.failure_threshold.unwrap_or(3).max(1);
     tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
-    let begin = Instant::now();
-    let mut eager = (probe.exec.is_none() && success_threshold == 1).then_some(EAGER);
+    // A command may have effects, and liveness has no hurry.
+    let eager = probe.exec.is_none() && kind != ProbeKind::Liveness && success_threshold == 1;
+    let mut schedule = Schedule::new(Instant::now(), period, eager);
     let (mut successes, mut failures) = (0, 0);
-    let mut regular = begin;
     loop {
+        let made = Instant::now();
         let result = attempt(&probe, &container, &target, timeout).await;
-        let now = Instant::now();
-        let is_extra = now < regular;
+        let counts = schedule.counts_failure(made);
+        let next = schedule.next(made, Instant::now(), result.is_ok());
         match result {
             Ok(()) => {
-                eager = None;
                 failures = 0;
                 successes += 1;
                 if successes == success_threshold {
@@ -102,9 +98,7 @@ pub(crate) async fn run(
                     return;
                 }
             }
-            // Right after the start nobody may listen yet: that is no failure before one period has passed.
-            Err(_) if is_extra || eager.is_some() && now.duration_since(begin) < EAGER => {}
-            Err(message) => {
+            Err(message) if counts => {
                 successes = 0;
                 failures += 1;
                 report(ProbeReport::Unhealthy(format!("{} probe failed: {message}", kind.name())));
@@ -112,20 +106,8 @@ pub(crate) async fn run(
                     report(ProbeReport::Failure);
                 }
             }
+            Err(_) => {}
         }
-        if now >= regular {
-            regular += period;
-            // After a long pause (a suspended laptop) there is no catching up.
-            regular = regular.max(now);
-        }
-        let next = match &mut eager {
-            Some(wait) if now.duration_since(begin) < period => {
-                let next = now + *wait;
-                *wait *= 2;
-                next.min(regular)
-            }
-            _ => regular,
-        };
         tokio::time::sleep_until(next).await;
     }
 }
