@@ -230,6 +230,23 @@ impl<S> Guarded<S> {
     }
 }
 
+/// Bytes thrown away after a refusal: closing a socket with unread bytes resets it, and the client would not see the answer.
+const DISCARDED: usize = 256 * 1024;
+
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        let mut scratch = [0; 4096];
+        let mut discarded = 0;
+        while discarded < DISCARDED {
+            let mut space = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut space) {
+                Poll::Ready(Ok(())) if !space.filled().is_empty() => discarded += space.filled().len(),
+                _ => return,
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -260,6 +277,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                     // by itself, since all of it is there.
                     if violation != Violation::TooLong {
                         buf.set_filled(before);
+                        this.discard(cx);
                         buf.put_slice(&[0]);
                     }
                 }

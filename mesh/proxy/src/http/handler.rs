@@ -46,12 +46,14 @@ impl ResponseContext {
 }
 
 /// A request with its pseudo headers taken apart.
-struct Received {
-    method: Method,
-    version: Version,
-    authority: HeaderValue,
-    path: String,
-    headers: HeaderMap,
+pub(crate) struct Received {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) authority: HeaderValue,
+    /// Path and query.
+    pub(crate) path: String,
+    /// Without `host`.
+    pub(crate) headers: HeaderMap,
 }
 
 /// Serves one request.
@@ -73,10 +75,6 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
         Ok(received) => received,
         Err(reply) => return reply.into_response(exchange),
     };
-    if resolved.drain {
-        // The chain that this connection came in by is gone: the client is to come in by the new one.
-        exchange.info.termination_details = None;
-    }
     let settings = &resolved.http;
     let client = edge::receive(&mut received.headers, settings.config.edge, &context.connection);
     begin(&mut exchange, &received);
@@ -101,6 +99,14 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
     };
     // Policies see the route in Envoy's log too, so it is found before they are asked.
     exchange.info.route = Some(route.clone());
+    let destination = match &route.action {
+        Action::Forward(forward) => {
+            let destination = forward.destination();
+            exchange.info.cluster = resolved.snapshot.clusters.get(&destination.cluster).cloned();
+            Some(destination)
+        }
+        Action::Redirect(_) | Action::DirectResponse { .. } => None,
+    };
     if let Err(denial) = check_policies(&mut exchange, settings, &received, client, claims.as_ref()) {
         return denial.into_response(exchange);
     }
@@ -158,18 +164,11 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
             received.headers.remove(header::UPGRADE);
             let is_grpc = exchange.info.http.as_ref().is_some_and(|http| http.grpc);
             let scheme = if scheme_of(&received.headers) == "https" { Scheme::HTTPS } else { Scheme::HTTP };
-            let mut outgoing = Outgoing::new(
-                received.method,
-                received.path,
-                received.authority,
-                scheme,
-                received.version,
-                received.headers,
-                body,
-                is_grpc,
-            );
+            let mut outgoing = Outgoing::new(received, scheme, body, is_grpc);
             outgoing.upgrade = upgrade;
-            router::forward(exchange, &resolved.snapshot, &route, forward, outgoing, response_context).await
+            let destination = destination.unwrap_or(&forward.destinations[0]);
+            let target = router::Target { route: &route, forward, destination };
+            router::forward(exchange, &resolved.snapshot, target, outgoing, response_context).await
         }
     }
 }
@@ -201,7 +200,7 @@ fn receive(
     };
     if version < Version::HTTP_11 {
         begin(exchange, &received);
-        return Err(LocalReply::new(426, "low_version").flag(Flags::DOWNSTREAM_PROTOCOL_ERROR).close());
+        return Err(LocalReply::new(426, "low_version").body("Upgrade Required").flag(Flags::DOWNSTREAM_PROTOCOL_ERROR).close());
     }
     if authority.is_none_or(|authority| authority.is_empty() || authority.to_str().is_err()) {
         begin(exchange, &received);
@@ -274,7 +273,7 @@ async fn authorize(
     client: IpAddr,
 ) -> Result<Option<Claims>, LocalReply> {
     if !settings.access.custom.is_empty() {
-        let input = input(exchange, received, client, None);
+        let input = input(&exchange.info, received, client, None);
         if let Some(policy) = settings.access.custom_policy(&input) {
             let snapshot = exchange.proxy.snapshot.load_full();
             let asked = crate::access::ext_authz::ask(
@@ -315,26 +314,6 @@ async fn authorize(
     }
 }
 
-fn input<'a>(
-    exchange: &'a Exchange,
-    received: &'a Received,
-    client: IpAddr,
-    claims: Option<&'a Claims>,
-) -> AccessInput<'a> {
-    AccessInput {
-        connection: &exchange.info.connection,
-        remote: client,
-        http: Some(RequestView {
-            method: &received.method,
-            authority: received.authority.to_str().unwrap_or(""),
-            scheme: scheme_of(&received.headers),
-            path_and_query: &received.path,
-            headers: &received.headers,
-        }),
-        claims: claims.map(|claims| &**claims),
-    }
-}
-
 /// AUDIT and DENY, then ALLOW.
 fn check_policies(
     exchange: &mut Exchange,
@@ -346,9 +325,9 @@ fn check_policies(
     if settings.access.rbac.is_empty() {
         return Ok(());
     }
-    let verdict = settings.access.rbac.check(&input(exchange, received, client, claims));
+    let verdict = settings.access.rbac.check(&input(&exchange.info, received, client, claims));
     if let Some(trail) = &mut exchange.trail {
-        settings.access.rbac.explain(&input_for_trail(&exchange.info, received, client, claims), trail);
+        settings.access.rbac.explain(&input(&exchange.info, received, client, claims), trail);
     }
     match verdict {
         Ok(()) => Ok(()),
@@ -356,7 +335,8 @@ fn check_policies(
     }
 }
 
-fn input_for_trail<'a>(
+/// What policies look at.
+fn input<'a>(
     info: &'a StreamInfo,
     received: &'a Received,
     client: IpAddr,
@@ -424,7 +404,8 @@ async fn inject_fault(exchange: &mut Exchange, route: &Route) -> Option<LocalRep
         AbortStatus::Http(status) => LocalReply::new(status, "fault_filter_abort"),
         AbortStatus::Grpc(status) => LocalReply {
             grpc_status: Some(status),
-            ..LocalReply::new(grpc::http_of_status(status), "fault_filter_abort")
+            // Who does not speak gRPC gets 200 too, as from Envoy.
+            ..LocalReply::new(200, "fault_filter_abort")
         },
     };
     if let Some(trail) = &mut exchange.trail {

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 
 use super::exchange::{Exchange, ResponseBody, UpstreamStream};
 use crate::router::UpgradeRequest;
-use crate::tcp::copy::{Copied, copy_both};
+use crate::tcp::copy::{End, copy_both};
 
 /// The protocol that an HTTP/1.1 client wants to change to. `h2c` is ignored, as Envoy does.
 pub(crate) fn requested(request: &Request<Incoming>) -> Option<HeaderValue> {
@@ -44,7 +44,7 @@ pub(crate) fn tunnel(
                     return;
                 }
             };
-            let copied: Copied = copy_both(&mut TokioIo::new(client), &mut TokioIo::new(upstream), None).await;
+            let copied = copy_both(&mut TokioIo::new(client), &mut TokioIo::new(upstream), None, End::Upstream).await;
             exchange.info.bytes_received = copied.from_client;
             exchange.info.bytes_sent = copied.from_upstream;
             exchange.complete = true;

@@ -19,6 +19,9 @@ use crate::tcp;
 use crate::tls::peer::PeerCertificate;
 use crate::tls::server::ServerTls;
 
+/// Enough for most requests and every ClientHello's beginning, so that they are read at once.
+const FIRST_READ: usize = 4 * 1024;
+
 /// Serves one connection to its end.
 pub(crate) async fn serve(proxy: Arc<Shared>, accepted: Accepted, bound: SocketAddr) {
     let snapshot = proxy.snapshot.load_full();
@@ -45,7 +48,7 @@ async fn dispatch(
     destination: SocketAddr,
 ) -> std::io::Result<()> {
     let Accepted { mut io, peer, .. } = accepted;
-    let mut seen = BytesMut::new();
+    let mut seen = BytesMut::with_capacity(FIRST_READ);
     let (inspect_tls, inspect_http) = listener.inspects(destination);
     let sniffed = if inspect_tls || inspect_http {
         sniff(&mut io, &mut seen, inspect_http, proxy.limits.sniff_timeout).await?
@@ -169,7 +172,7 @@ async fn speak(
             let http2 = match known {
                 Some(http) => http == PlainHttp::Http2,
                 None => {
-                    let mut seen = BytesMut::new();
+                    let mut seen = BytesMut::with_capacity(FIRST_READ);
                     let http2 = has_preface(&mut io, &mut seen, proxy).await?;
                     io = Box::new(Rewind::new(seen.freeze(), io));
                     http2

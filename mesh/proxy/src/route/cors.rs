@@ -55,28 +55,32 @@ impl Cors {
         });
         let preflight = is_preflight(method, headers);
         match (preflight, allowed) {
-            (true, true) => {
-                let mut answer = HeaderMap::new();
-                answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-                let optional = [
-                    (header::ACCESS_CONTROL_ALLOW_METHODS, &self.allow_methods),
-                    (header::ACCESS_CONTROL_ALLOW_HEADERS, &self.allow_headers),
-                    (header::ACCESS_CONTROL_MAX_AGE, &self.max_age),
-                ];
-                if self.allow_credentials {
-                    answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-                }
-                for (name, value) in optional {
-                    if let Some(value) = value {
-                        answer.insert(name, value.clone());
-                    }
-                }
-                CorsDecision::Preflight(answer)
-            }
-            (true, false) if !self.forward_unmatched_preflights => CorsDecision::Preflight(HeaderMap::new()),
+            (true, false) if self.forward_unmatched_preflights => CorsDecision::Pass,
+            (true, allowed) => CorsDecision::Preflight(self.preflight(allowed.then_some(origin))),
             (false, true) => CorsDecision::Allowed(origin.clone()),
-            _ => CorsDecision::Pass,
+            (false, false) => CorsDecision::Pass,
         }
+    }
+
+    /// All that is configured, whatever method or header was asked about; an origin that is not allowed is not named.
+    fn preflight(&self, origin: Option<&HeaderValue>) -> HeaderMap {
+        let mut answer = HeaderMap::new();
+        let credentials = self.allow_credentials.then(|| HeaderValue::from_static("true"));
+        let expose = self.expose_headers.as_ref().filter(|_| origin.is_some());
+        let headers = [
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+            (header::ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials.as_ref()),
+            (header::ACCESS_CONTROL_ALLOW_METHODS, self.allow_methods.as_ref()),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, self.allow_headers.as_ref()),
+            (header::ACCESS_CONTROL_MAX_AGE, self.max_age.as_ref()),
+            (header::ACCESS_CONTROL_EXPOSE_HEADERS, expose),
+        ];
+        for (name, value) in headers {
+            if let Some(value) = value {
+                answer.insert(name, value.clone());
+            }
+        }
+        answer
     }
 
     /// Adds what a browser wants to see on the response to an allowed request.

@@ -100,14 +100,18 @@ impl Failure {
         if self.reason == ResetReason::ClientBody {
             return LocalReply::new(400, "downstream_remote_reset").flag(self.reason.flag()).close();
         }
+        if self.reason == ResetReason::Overflow {
+            info.host = None;
+        }
         let status = if self.reason == ResetReason::ProtocolError { 502 } else { 503 };
         let latest = if retried { "retried and the latest reset reason" } else { "reset reason" };
         let text = self.reason.text();
-        let mut body = format!("upstream connect error or disconnect/reset before headers. {latest}: {text}");
+        let body = format!("upstream connect error or disconnect/reset before headers. {latest}: {text}");
         let mut details = format!("upstream_reset_before_response_started{{{}", text.replace(' ', "_"));
         if let Some(transport) = self.transport {
-            body.push_str(&format!(", transport failure reason: {transport}"));
-            details.push_str(&format!("|{}", transport.replace(' ', "_")));
+            // The body does not tell: it would show the inside of the mesh to the outside.
+            let transport = transport.replace(' ', "_");
+            details.push_str(&format!("|{transport}"));
             info.transport_failure = Some(transport);
         }
         details.push('}');

@@ -56,22 +56,28 @@ impl RouteTimeout {
     }
 }
 
+/// Where a request goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) forward: &'a Forward,
+    pub(crate) destination: &'a Destination,
+}
+
 /// Forwards a request as its route says.
 pub(crate) async fn forward(
     mut exchange: Box<Exchange>,
     snapshot: &Snapshot,
-    route: &Arc<Route>,
-    forward: &Forward,
+    target: Target<'_>,
     mut outgoing: Outgoing,
     context: ResponseContext,
 ) -> Response<ResponseBody> {
-    let destination = forward.destination();
-    let Some(cluster) = snapshot.clusters.get(&destination.cluster).cloned() else {
+    let Target { forward, destination, .. } = target;
+    let Some(cluster) = exchange.info.cluster.clone() else {
         trail(&mut exchange, |trail| trail.cluster(&destination.cluster, None));
         return LocalReply::new(503, "cluster_not_found").flag(Flags::NO_CLUSTER).into_response(exchange);
     };
     trail(&mut exchange, |trail| trail.cluster(&destination.cluster, Some(&cluster.config.origins)));
-    exchange.info.cluster = Some(cluster.clone());
     cluster.stats.upstream_rq_total.increment();
     cluster.warmed().await;
 
@@ -80,7 +86,7 @@ pub(crate) async fn forward(
     let timeout = limit.map(|limit| RouteTimeout { limit, deadline: None });
     let (hash, cookie) =
         forward.hash(&outgoing.headers, outgoing.authority_text(), &outgoing.path, exchange.info.connection.peer.ip());
-    outgoing.prepare(&mut exchange, route, forward, destination, policy.as_ref(), limit);
+    outgoing.prepare(&mut exchange, target, policy.as_ref(), limit);
 
     let mirrors: Vec<Arc<Cluster>> = forward
         .mirrors
@@ -96,7 +102,7 @@ pub(crate) async fn forward(
     let retries = RetryState::new(policy);
     let sent = attempts(&mut exchange, &cluster, &mut outgoing, retries, timeout, hash).await;
     match sent {
-        Ok(sent) => respond(exchange, route, forward, destination, outgoing, context, sent, cookie),
+        Ok(sent) => respond(exchange, target, outgoing, context, sent, cookie),
         Err(reply) => reply.into_response(exchange),
     }
 }
@@ -285,17 +291,15 @@ fn count_host(host: &crate::cluster::host::Host, status: u16) {
 }
 
 /// The upstream's response on its way to the client.
-#[expect(clippy::too_many_arguments, reason = "each is a different part of the exchange, and the only caller has them all")]
 fn respond(
     mut exchange: Box<Exchange>,
-    route: &Route,
-    forward: &Forward,
-    destination: &Destination,
+    target: Target<'_>,
     mut outgoing: Outgoing,
     context: ResponseContext,
     sent: Sent,
     cookie: Option<HeaderValue>,
 ) -> Response<ResponseBody> {
+    let Target { route, forward, destination } = target;
     let Sent { response, stream, deadline } = sent;
     let (mut parts, incoming) = response.into_parts();
     exchange.info.details = Cow::Borrowed("via_upstream");

@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use super::Target;
 use super::retry::Policy;
 use crate::http::body::{Counted, Progress, Replay, RequestBody};
 use crate::http::edge;
 use crate::http::exchange::Exchange;
-use crate::route::Route;
-use crate::route::action::{Destination, Forward};
+use crate::http::handler::Received;
 use crate::telemetry::format::View;
 
 /// A protocol change that the client asks for.
@@ -47,16 +47,8 @@ enum OutgoingBody {
 }
 
 impl Outgoing {
-    pub(crate) fn new(
-        method: Method,
-        path: String,
-        authority: HeaderValue,
-        scheme: Scheme,
-        version: Version,
-        headers: HeaderMap,
-        body: Incoming,
-        grpc: bool,
-    ) -> Self {
+    pub(crate) fn new(received: Received, scheme: Scheme, body: Incoming, grpc: bool) -> Self {
+        let Received { method, version, authority, path, headers } = received;
         let body = if http_body::Body::is_end_stream(&body) {
             OutgoingBody::Empty
         } else {
@@ -85,12 +77,11 @@ impl Outgoing {
     pub(crate) fn prepare(
         &mut self,
         exchange: &mut Exchange,
-        route: &Route,
-        forward: &Forward,
-        destination: &Destination,
+        target: Target<'_>,
         policy: Option<&Policy>,
         timeout: Option<Duration>,
     ) {
+        let Target { route, forward, destination } = target;
         let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
         // One destination's changes come last, as Istio appends them; of several, Envoy makes a destination's first.
         let single = forward.destinations.len() == 1;
@@ -102,7 +93,8 @@ impl Outgoing {
         first.apply(&mut self.headers, view);
         second.apply(&mut self.headers, view);
         if let Some(authority) = forward.authority_rewrite.as_ref().or(destination.authority_rewrite.as_ref()) {
-            self.authority = authority.clone();
+            let original = std::mem::replace(&mut self.authority, authority.clone());
+            self.headers.insert(edge::ORIGINAL_HOST, original);
         }
         if let Some(rewrite) = &forward.rewrite {
             let rewritten = rewrite.apply(&route.matcher.path, &self.path);

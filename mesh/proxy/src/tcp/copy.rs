@@ -103,8 +103,17 @@ impl OneWay {
     }
 }
 
-/// Copies until both directions have ended, one has failed, or nothing has moved for `idle`.
-pub(crate) async fn copy_both<A, B>(client: &mut A, upstream: &mut B, idle: Option<Duration>) -> Copied
+/// When copying ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// When both directions have ended: TCP.
+    Both,
+    /// When the upstream has: an upgraded HTTP stream is over with its response.
+    Upstream,
+}
+
+/// Copies until the end, until one direction fails, or until nothing has moved for `idle`.
+pub(crate) async fn copy_both<A, B>(client: &mut A, upstream: &mut B, idle: Option<Duration>, end: End) -> Copied
 where
     A: AsyncRead + AsyncWrite + Unpin + ?Sized,
     B: AsyncRead + AsyncWrite + Unpin + ?Sized,
@@ -120,7 +129,7 @@ where
             }
             match back.poll(cx, upstream, client, &activity) {
                 Poll::Ready(Err(side)) => Poll::Ready(Err((side, false))),
-                Poll::Ready(Ok(())) if outcome.is_ready() => Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if outcome.is_ready() || end == End::Upstream => Poll::Ready(Ok(())),
                 _ => Poll::Pending,
             }
         });
@@ -167,7 +176,7 @@ mod tests {
     async fn each_direction_is_closed_for_itself() {
         let (mut client, mut proxy_client) = duplex(64);
         let (mut proxy_upstream, mut upstream) = duplex(64);
-        let copying = tokio::spawn(async move { copy_both(&mut proxy_client, &mut proxy_upstream, None).await });
+        let copying = tokio::spawn(async move { copy_both(&mut proxy_client, &mut proxy_upstream, None, End::Both).await });
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut question = String::new();
@@ -186,6 +195,6 @@ mod tests {
     async fn an_idle_connection_ends() {
         let (_client, mut proxy_client) = duplex(64);
         let (mut proxy_upstream, _upstream) = duplex(64);
-        assert!(copy_both(&mut proxy_client, &mut proxy_upstream, Some(Duration::from_millis(20))).await.idle);
+        assert!(copy_both(&mut proxy_client, &mut proxy_upstream, Some(Duration::from_millis(20)), End::Both).await.idle);
     }
 }

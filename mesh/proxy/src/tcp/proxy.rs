@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::copy::copy_both;
+use super::copy::{End, copy_both};
 use crate::access::{AccessInput, Denial};
 use crate::cluster::breaker::Resource;
 use crate::cluster::connect::{self, ClientAddresses};
@@ -133,7 +133,7 @@ pub(crate) async fn serve(proxy: Arc<Shared>, chain: Arc<TcpChain>, connection: 
         let idle = (chain.config.idle_timeout_ms > 0).then(|| Duration::from_millis(chain.config.idle_timeout_ms));
         let mut draining = proxy.draining();
         let copied = tokio::select! {
-            copied = copy_both(&mut client, &mut upstream, idle) => copied,
+            copied = copy_both(&mut client, &mut upstream, idle, End::Both) => copied,
             () = draining.forced() => Default::default(),
         };
         session.info.bytes_received = copied.from_client;

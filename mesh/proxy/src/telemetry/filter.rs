@@ -224,7 +224,7 @@ impl Attribute {
             Self::RequestDuration => integer(info.started.elapsed().as_millis() as u64),
             Self::RequestSize => integer(info.bytes_received),
             Self::ResponseCode => integer(u64::from(info.status)),
-            Self::ResponseFlags => integer(u64::from(info.flags.bits())),
+            Self::ResponseFlags => integer(info.flags.bits()),
             Self::ResponseDetails => text((!info.details.is_empty()).then_some(&*info.details)),
             Self::ResponseGrpcStatus => info.grpc_status.map_or(Value::Absent, |status| integer(u64::from(status))),
             Self::ResponseHeader(name) => header(view.response_header(name)),

@@ -216,7 +216,7 @@ struct Key {
     source_principal: usize,
     destination_principal: usize,
     status: u16,
-    flags: u32,
+    flags: u64,
     grpc_status: Option<u32>,
     protocol: Protocol,
     mutual_tls: bool,
