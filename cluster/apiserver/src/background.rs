@@ -8,13 +8,18 @@ use serde_json::json;
 use crate::api::Api;
 use crate::auth;
 use crate::rest::{CRD_CLEANUP, Mutation, Patch, meta};
-use crate::store::{GroupResource, Object};
+use crate::server::seed_own_service;
+use crate::store::{GroupResource, Key, Object};
 
 /// Starts the tasks.
 pub(crate) fn spawn(api: &Arc<Api>) {
     let roles = api.clone();
     api.tasks.spawn(async move {
         follow(&roles, &GroupResource::new(auth::RBAC_GROUP, "clusterroles"), || aggregate_roles(&roles)).await;
+    });
+    let services = api.clone();
+    api.tasks.spawn(async move {
+        follow(&services, &GroupResource::new("", "services"), || restore_own_service(&services)).await;
     });
     let crds = api.clone();
     api.tasks.spawn(async move {
@@ -40,6 +45,13 @@ where
             }
         }
     }
+}
+
+async fn restore_own_service(api: &Arc<Api>) -> Result<(), Status> {
+    if api.store.get(&GroupResource::new("", "services"), &Key::new("default", "kubernetes")).is_some() {
+        return Ok(());
+    }
+    seed_own_service(api, &api.network).await
 }
 
 /// Writes the rules of aggregated roles where they are not what their selectors choose.

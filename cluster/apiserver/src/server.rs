@@ -24,8 +24,8 @@ use crate::{background, client};
 
 /// Where the server listens on the node, as real ones do.
 const NODE_PORT: u16 = 6443;
-/// How long changes are remembered for watchers that come back, as etcd's compaction allows.
-const HISTORY: Duration = Duration::from_secs(300);
+/// How long changes are remembered for watchers that come back; a real server's watch cache keeps 75 seconds at least.
+const HISTORY: Duration = Duration::from_secs(120);
 
 /// How to start an [`ApiServer`].
 pub struct ApiServerOptions {
@@ -211,6 +211,11 @@ async fn bootstrap(api: &Arc<Api>, network: &VirtualNet) -> Result<(), Status> {
         });
         api.seed("scheduling.k8s.io", "priorityclasses", class).await?;
     }
+    seed_own_service(api, network).await
+}
+
+/// The Service by which pods find the server. A real server puts it back, too, when it is deleted.
+pub(crate) async fn seed_own_service(api: &Arc<Api>, network: &VirtualNet) -> Result<(), Status> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},

@@ -1,8 +1,10 @@
 //! What stands between a valid object and the store: rules that need other objects, and webhooks.
 
 mod lifecycle;
+mod priority;
 mod service;
 mod service_account;
+mod tolerations;
 mod webhook;
 
 use std::sync::Arc;
@@ -77,6 +79,8 @@ impl Api {
             lifecycle::check_namespace(self, attributes)?;
             if attributes.is("", "pods") {
                 service_account::admit_pod(self, attributes, object)?;
+                priority::admit_pod(self, attributes, object)?;
+                tolerations::admit_pod(object);
             }
         }
         self.webhooks.mutate(self, attributes, object, schema).await

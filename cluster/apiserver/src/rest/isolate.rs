@@ -76,7 +76,7 @@ pub(super) fn before_update(served: &Served, subresource: &str, new: &mut Value,
                 set(new, "status", old.get("status").cloned());
             }
             if is(served, "", "namespaces") {
-                new["spec"]["finalizers"] = old["spec"]["finalizers"].clone();
+                set(new, "spec", old.get("spec").cloned());
             }
         }
         "status" => {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Call;
+use super::convert::{EVENTS_GROUP, event_from_core};
 use crate::http::Response;
 use crate::registry::Served;
 use crate::route::Query;
@@ -22,8 +23,10 @@ pub(super) struct Selection {
     fields: FieldSelector,
     /// `metadata.name`, where the path has it.
     name: Option<String>,
-    /// Field selectors name the fields of this version, in which events differ.
+    /// Nothing is left out.
     all: bool,
+    /// Field selectors name the fields of `events.k8s.io`, which are not those that are stored.
+    events: bool,
 }
 
 impl Selection {
@@ -38,7 +41,8 @@ impl Selection {
             text => Some(FieldSelector::parse(&served.definition.kind_in(version), selectable, text)?),
         };
         let all = labels.as_ref().is_none_or(LabelSelector::is_empty) && fields.as_ref().is_none_or(FieldSelector::is_empty);
-        Ok(Self { labels: labels.unwrap_or_default(), fields: fields.unwrap_or_default(), name: None, all })
+        let events = served.definition.group == EVENTS_GROUP;
+        Ok(Self { labels: labels.unwrap_or_default(), fields: fields.unwrap_or_default(), name: None, all, events })
     }
 
     /// Only the object of this name.
@@ -57,7 +61,11 @@ impl Selection {
         self.all
             || (self.name.as_deref().is_none_or(|name| object.key.name() == name)
                 && (self.labels.is_empty() || self.labels.matches(object.value["metadata"].get("labels")))
-                && (self.fields.is_empty() || self.fields.matches(&object.value)))
+                && (self.fields.is_empty() || self.fields_match(object)))
+    }
+
+    fn fields_match(&self, object: &Object) -> bool {
+        if self.events { self.fields.matches(&event_from_core(&object.value)) } else { self.fields.matches(&object.value) }
     }
 
     /// The one object this can be about, for a look-up instead of a scan.

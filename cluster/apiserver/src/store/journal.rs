@@ -78,6 +78,12 @@ impl Journal {
         })
     }
 
+    /// Goes on in another file, such as one that is always full.
+    #[cfg(test)]
+    pub(super) fn write_to(&mut self, file: File) {
+        self.file = file;
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

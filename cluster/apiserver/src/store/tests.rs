@@ -130,3 +130,17 @@ fn what_an_earlier_life_changed_is_forgotten_and_watchers_learn_it() {
     assert!(store.list_at(&pods(), None, one.revision).is_err());
     assert!(store.watch(&pods(), store.revision()).is_ok());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_refuses_writes_and_serves_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(directory.path())).unwrap();
+    put(&store, "one", Expect::Absent);
+    let revision = store.revision();
+    store.journal.as_ref().unwrap().lock().write_to(fs::File::options().write(true).open("/dev/full").unwrap());
+    let value = json!({"metadata": {"name": "two"}});
+    let error = store.commit(&pods(), &Key::new("a", "two"), Expect::Absent, Write::Put(value)).unwrap_err().to_string();
+    assert!(error.contains("state-000001.log") && error.contains("No space left on device"), "{error}");
+    assert_eq!((names(&store.list(&pods(), None)), store.revision()), (vec!["one"], revision));
+}
