@@ -184,7 +184,11 @@ async fn fact_45_a_port_without_a_protocol_is_sniffed() {
         ..Default::default()
     };
     let bench = Bench::with(options);
-    bench.apply(config(vec![sniffed, other], clusters));
+    let mut config = config(vec![sniffed], clusters);
+    let mut sniffing = (*config.listeners["l"]).clone();
+    sniffing.default_filter_chain = Some(other);
+    config.listeners.insert("l".into(), Arc::new(sniffing));
+    bench.apply(config);
     assert_eq!(bench.get("/").await.body, "http");
     let mut client = TcpStream::connect(bench.address()).await.unwrap();
     client.write_all(b"\x00\x01binary").await.unwrap();
