@@ -1,6 +1,8 @@
 //! The controllers of the embedded cluster. Each is one module with one `run(context)` that works until the cluster stops;
 //! all of them see the cluster through a [`kube::Client`] and the shared caches, as on a real cluster.
 
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod event_ttl;
@@ -12,6 +14,8 @@ mod replica_set;
 mod scheduler;
 mod service_account;
 mod service_network;
+mod stateful_set;
+mod template;
 
 use std::sync::Arc;
 
@@ -50,6 +54,6 @@ pub fn start(context: Arc<Context>) {
             })*
         };
     }
-    controllers!(deployment, endpoints, event_ttl, garbage, job);
-    controllers!(namespace, replica_set, scheduler, service_account, service_network);
+    controllers!(cron_job, daemon_set, deployment, endpoints, event_ttl, garbage, job);
+    controllers!(namespace, replica_set, scheduler, service_account, service_network, stateful_set);
 }

@@ -2,7 +2,6 @@
 
 mod rollout;
 mod status;
-mod template;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use meshlab_controller_runtime::{
 };
 use serde_json::json;
 
-use crate::{Context, pods};
+use crate::{Context, pods, template};
 use rollout::{Bounds, Share, Size};
 use status::Progress;
 

@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 /// The label that keeps the pods of two templates of one deployment apart.
-pub(super) const HASH_LABEL: &str = "pod-template-hash";
+pub(crate) const HASH_LABEL: &str = "pod-template-hash";
 
 /// Whether two templates are the same but for the hash label.
-pub(super) fn equal(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+pub(crate) fn equal(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     a.spec == b.spec && {
         let (mut a, mut b) = (a.metadata.clone().unwrap_or_default(), b.metadata.clone().unwrap_or_default());
         for metadata in [&mut a, &mut b] {
@@ -22,7 +22,7 @@ pub(super) fn equal(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
 }
 
 /// A short name for a template, from an alphabet that spells no words. `collisions` makes another one of the same template.
-pub(super) fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
+pub(crate) fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let bytes = serde_json::to_vec(template).unwrap_or_default();
     let suffix = if collisions > 0 { collisions.to_le_bytes().to_vec() } else { Vec::new() };
     // FNV-1a, 32 bit, as Kubernetes uses.
