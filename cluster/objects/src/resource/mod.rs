@@ -1,9 +1,11 @@
 //! How a kind is served: names, scope, verbs and subresources of built-in kinds.
 
+mod autoscaler;
 mod builtin;
 
 use serde_json::Value;
 
+pub use autoscaler::convert_autoscaler;
 pub use builtin::{builtin, find};
 
 /// Group, version and kind.
