@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use meshlab_objects::resource::{ResourceDefinition, convert_autoscaler};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// The group in which controllers write events; it shares its objects with the core group's.
 pub(crate) const EVENTS_GROUP: &str = "events.k8s.io";
@@ -19,7 +19,7 @@ pub(crate) fn to_version<'a>(object: &'a Value, definition: &ResourceDefinition,
         return Cow::Owned(event_from_core(object));
     }
     if definition.group == "autoscaling" {
-        return Cow::Owned(if version == "v1" { autoscaler_to_v1(object) } else { autoscaler_from_v1(object) });
+        return Cow::Owned(convert_autoscaler(object, version));
     }
     if definition.kind == "HorizontalPodAutoscaler" && definition.group == "autoscaling" {
         return Cow::Owned(convert_autoscaler(object, version));
@@ -82,52 +82,10 @@ fn rename<'n>(event: &Value, api_version: &str, other: impl Fn(&str) -> Option<&
     Value::Object(renamed)
 }
 
-/// `autoscaling/v1` knows one metric; its others travel in an annotation, as on a real server.
-const OTHER_METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
-
-fn is_cpu_utilization(metric: &Value) -> bool {
-    metric["resource"]["name"] == "cpu" && metric["resource"]["target"]["averageUtilization"].is_number()
-}
-
-fn autoscaler_to_v1(object: &Value) -> Value {
-    let mut converted = object.clone();
-    converted["apiVersion"] = json!("autoscaling/v1");
-    let Some(spec) = converted.get_mut("spec").and_then(Value::as_object_mut) else { return converted };
-    let Some(Value::Array(metrics)) = spec.remove("metrics") else { return converted };
-    let (cpu, others): (Vec<Value>, Vec<Value>) = metrics.into_iter().partition(is_cpu_utilization);
-    if let Some(metric) = cpu.first() {
-        let target = metric["resource"]["target"]["averageUtilization"].clone();
-        spec.insert("targetCPUUtilizationPercentage".into(), target);
-    }
-    let metadata = converted.get_mut("metadata").and_then(Value::as_object_mut);
-    if let (false, Some(metadata)) = (others.is_empty(), metadata)
-        && let Some(annotations) = metadata.entry("annotations").or_insert_with(|| json!({})).as_object_mut()
-    {
-        annotations.insert(OTHER_METRICS.into(), Value::String(Value::Array(others).to_string()));
-    }
-    converted
-}
-
-fn autoscaler_from_v1(object: &Value) -> Value {
-    let mut converted = object.clone();
-    converted["apiVersion"] = json!("autoscaling/v2");
-    let annotations = converted.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-    let others = annotations.and_then(|annotations| annotations.remove(OTHER_METRICS));
-    let others = others.and_then(|text| serde_json::from_str(text.as_str()?).ok());
-    let mut metrics: Vec<Value> = others.unwrap_or_default();
-    let Some(spec) = converted.get_mut("spec").and_then(Value::as_object_mut) else { return converted };
-    if let Some(target) = spec.remove("targetCPUUtilizationPercentage") {
-        let target = json!({"type": "Utilization", "averageUtilization": target});
-        metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
-    }
-    if !metrics.is_empty() {
-        spec.insert("metrics".into(), Value::Array(metrics));
-    }
-    converted
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -140,13 +98,5 @@ mod tests {
             (&json!("x"), &json!("m"), &json!("kubelet"))
         );
         assert_eq!(event_to_core(&new), event);
-    }
-
-    #[test]
-    fn autoscalers_survive_the_way_there_and_back() {
-        let old = json!({"apiVersion": "autoscaling/v1", "metadata": {}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}});
-        let new = autoscaler_from_v1(&old);
-        assert_eq!(new["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
-        assert_eq!(autoscaler_to_v1(&new), old);
     }
 }
