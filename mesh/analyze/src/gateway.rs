@@ -84,7 +84,7 @@ fn bad_credential(snapshot: &Snapshot, server: &Server, pods: &[&kubernetes::Pod
             ));
         };
         let has = |key: &str| secret.data.get(key).is_some_and(|value| !value.is_empty());
-        if !(has("tls.crt") && has("tls.key")) && !(has("cert") && has("key")) {
+        if !(has("tls.crt") && has("tls.key") || has("cert") && has("key")) {
             return Some(format!("credentialName {name}: Secret {namespace}/{name} needs tls.crt and tls.key"));
         }
     }

@@ -11,6 +11,7 @@ use crate::kubernetes::{Labels, Pod};
 use crate::proxy::{ClassKey, ProxyIdentity};
 use crate::registry::{self, MeshService, Registry};
 use crate::security::peer::PeerPolicies;
+use crate::security::selection::is_attached;
 use crate::sources::Sources;
 use crate::virtual_service::{self, ResolvedVirtualService};
 use crate::{Problem, host};
@@ -36,6 +37,7 @@ impl Snapshot {
     /// Builds the indexes.
     pub fn new(sources: Sources) -> Self {
         let mut problems = Vec::new();
+        without_effect(&sources, &mut problems);
         let services = registry::services(&sources);
         let mut services_by_host: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, service) in services.iter().enumerate() {
@@ -204,4 +206,27 @@ fn outbound_labels(sources: &Sources) -> BTreeSet<String> {
         balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref()).chain(&sources.mesh.locality_lb_setting);
     let failover = settings.flat_map(|setting| &setting.failover_priority).filter(|entry| !entry.contains('='));
     virtual_services.chain(selectors).chain(failover).cloned().collect()
+}
+
+/// Resources that are kept and have no effect here.
+fn without_effect(sources: &Sources, problems: &mut Vec<Problem>) {
+    let mut push = |kind: &str, meta: &meshlab_istio_api::Metadata, message: &str| {
+        problems.push(Problem::new(registry::origin(kind, &meta.namespace, &meta.name, ""), message.to_owned()));
+    };
+    for object in sources.envoy_filters.values() {
+        push("EnvoyFilter", &object.meta, "patches Envoy's configuration; the proxy here is not Envoy, so it has no effect");
+    }
+    for object in sources.wasm_plugins.values() {
+        push("WasmPlugin", &object.meta, "extends Envoy; the proxy here is not Envoy, so it has no effect");
+    }
+    let attached = "is attached to Gateway API resources, which the mesh here does not serve, so it has no effect";
+    for object in sources.authorization_policies.values().filter(|object| is_attached(&object.spec)) {
+        push("AuthorizationPolicy", &object.meta, attached);
+    }
+    for object in sources.request_authentications.values().filter(|object| is_attached(&object.spec)) {
+        push("RequestAuthentication", &object.meta, attached);
+    }
+    for object in sources.telemetries.values().filter(|object| is_attached(&object.spec)) {
+        push("Telemetry", &object.meta, attached);
+    }
 }

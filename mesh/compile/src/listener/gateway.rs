@@ -319,6 +319,7 @@ impl<'a> Builder<'a, '_> {
 
     fn tcp_context<'b>(&'b self, bound: &'b BoundServer<'_>, lookup: &'b crate::route::Lookup<'a>) -> TcpContext<'a, 'b> {
         TcpContext {
+            snapshot: self.snapshot,
             namespace: &self.proxy.namespace,
             labels: &self.proxy.labels,
             gateway: &bound.gateway_name,

@@ -14,6 +14,7 @@ use meshlab_proxy_config::{
 use super::{PLAINTEXT_HTTP, http_connection, strings, tcp_chain, tcp_proxy};
 use crate::Problem;
 use crate::cluster::{BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_cluster, inbound_cluster_name};
+use crate::destination_rule::policy_for_port;
 use crate::kubernetes::TargetPort;
 use crate::protocol::Protocol;
 use crate::proxy::ProxyIdentity;
@@ -32,12 +33,12 @@ const MESH_TCP: [&str; 2] = ["istio-peer-exchange", "istio"];
 const MESH_ALL: [&str; 5] = ["istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
 /// What one of the workload's ports is.
-struct InboundPort<'a> {
+struct InboundPort {
     /// The service's number, which names the virtual host.
     service_port: u16,
     protocol: Protocol,
     service: ServiceIdentity,
-    pool: Option<&'a ConnectionPoolSettings>,
+    pool: Option<ConnectionPoolSettings>,
     /// Where connections go, if not where they were meant to go.
     endpoint: Option<SocketAddr>,
     origin: Option<Origin>,
@@ -98,15 +99,15 @@ pub(crate) fn build(
 }
 
 /// The workload's ports by its own numbers: what the Sidecar says, else what the services that select it say.
-fn ports<'a>(
-    snapshot: &'a Snapshot,
+fn ports(
+    snapshot: &Snapshot,
     proxy: &ProxyIdentity,
-    sidecar: Option<&'a Arc<Object<Sidecar>>>,
+    sidecar: Option<&Arc<Object<Sidecar>>>,
     problems: &mut Vec<Problem>,
-) -> BTreeMap<u16, InboundPort<'a>> {
+) -> BTreeMap<u16, InboundPort> {
     let pool = sidecar.and_then(|sidecar| sidecar.spec.inbound_connection_pool.as_ref());
     let targets = service_targets(snapshot, proxy);
-    let mut out: BTreeMap<u16, InboundPort<'a>> = BTreeMap::new();
+    let mut out: BTreeMap<u16, InboundPort> = BTreeMap::new();
     if let Some(sidecar) = sidecar.filter(|sidecar| !sidecar.spec.ingress.is_empty()) {
         for (index, ingress) in sidecar.spec.ingress.iter().enumerate() {
             let origin = crate::registry::origin(
@@ -117,7 +118,7 @@ fn ports<'a>(
             );
             match ingress_port(ingress, &targets, &origin) {
                 Ok((number, port)) => {
-                    out.entry(number).or_insert(InboundPort { pool: ingress.connection_pool.as_ref().or(pool), ..port });
+                    out.entry(number).or_insert(InboundPort { pool: ingress.connection_pool.as_ref().or(pool).cloned(), ..port });
                 }
                 Err(message) => problems.push(Problem::new(origin, message)),
             }
@@ -140,13 +141,20 @@ fn ports<'a>(
             service_port: number,
             protocol: port.protocol,
             service: identity(service),
-            pool,
+            pool: pool.cloned().or_else(|| own_limits(snapshot, proxy, service, number)),
             endpoint: None,
             origin: Some(service.origin.clone()),
         };
         out.insert(target, inbound);
     }
     out
+}
+
+/// The limits that a DestinationRule sets for a service's clients hold for its servers too, so that neither side chokes the other.
+fn own_limits(snapshot: &Snapshot, proxy: &ProxyIdentity, service: &MeshService, port: u16) -> Option<ConnectionPoolSettings> {
+    let root = &snapshot.sources().mesh.root_namespace;
+    let rule = snapshot.destination_rules().lookup(service, &proxy.namespace, &proxy.labels, root)?;
+    policy_for_port(rule.traffic_policy.as_ref(), port).connection_pool
 }
 
 fn identity(service: &MeshService) -> ServiceIdentity {
@@ -175,11 +183,11 @@ pub(crate) fn service_targets<'a>(snapshot: &'a Snapshot, proxy: &ProxyIdentity)
         .collect()
 }
 
-fn ingress_port<'a>(
-    ingress: &'a IstioIngressListener,
+fn ingress_port(
+    ingress: &IstioIngressListener,
     targets: &[(&MeshService, u16, u16)],
     origin: &Origin,
-) -> Result<(u16, InboundPort<'a>), String> {
+) -> Result<(u16, InboundPort), String> {
     let number = u16::try_from(ingress.port.number).map_err(|_| format!("port {} is out of range", ingress.port.number))?;
     let endpoint = match ingress.default_endpoint.as_str() {
         "" => None,
@@ -203,7 +211,7 @@ fn ingress_port<'a>(
     Ok((number, port))
 }
 
-fn route(name: &str, port: &InboundPort<'_>) -> RouteConfiguration {
+fn route(name: &str, port: &InboundPort) -> RouteConfiguration {
     // A gRPC stream cannot be started again, so gRPC ports have no retries.
     let retry = (!port.protocol.is_grpc() && name != INBOUND_PASSTHROUGH).then(inbound_retry);
     let operation = if name == INBOUND_PASSTHROUGH {
@@ -221,8 +229,8 @@ fn route(name: &str, port: &InboundPort<'_>) -> RouteConfiguration {
     RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![virtual_host], ignore_port_in_host: false }
 }
 
-fn cluster(number: u16, port: &InboundPort<'_>) -> Cluster {
-    let mut cluster = inbound_cluster(number, port.protocol, port.service.clone(), port.pool, port.origin.clone());
+fn cluster(number: u16, port: &InboundPort) -> Cluster {
+    let mut cluster = inbound_cluster(number, port.protocol, port.service.clone(), port.pool.as_ref(), port.origin.clone());
     if let Some(address) = port.endpoint {
         let endpoint = Endpoint { address, weight: 1, priority: 0, metadata: Default::default() };
         cluster.discovery = Discovery::Static(Endpoints { endpoints: vec![endpoint] });

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use meshlab_istio_api::{CaptureMode, OutboundMode};
 use meshlab_proxy_config::{
     ChainProtocol, Direction, EdgePolicy, FilterChain, FilterChainMatch, HttpAccess, Listener, RouteConfiguration, TcpAccess,
-    Transport,
+    Transport, VirtualHost,
 };
 
 use super::tcp::{TcpContext, service_chains};
@@ -16,7 +16,7 @@ use crate::cluster::{BLACK_HOLE, PASSTHROUGH, cluster_name};
 use crate::protocol::Protocol;
 use crate::proxy::ProxyIdentity;
 use crate::registry::{MeshPort, MeshService, Registry, Resolution};
-use crate::route::{sidecar_route, sniffed_route};
+use crate::route::{port_virtual_hosts, sidecar_route, sniffed_route};
 use crate::scope::{Egress, Scope};
 use crate::snapshot::Snapshot;
 
@@ -26,7 +26,15 @@ const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Outbound listeners and the route tables that they use.
 pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, scope: &Scope<'_>) -> (Vec<Listener>, Vec<RouteConfiguration>) {
-    let mut out = Outbound { snapshot, proxy, scope, ports: BTreeMap::new(), listeners: BTreeMap::new(), routes: Vec::new() };
+    let mut out = Outbound {
+        snapshot,
+        proxy,
+        scope,
+        ports: BTreeMap::new(),
+        listeners: BTreeMap::new(),
+        routes: Vec::new(),
+        sniffed: BTreeMap::new(),
+    };
     let claimed: BTreeSet<u16> = scope
         .egress
         .iter()
@@ -51,6 +59,8 @@ struct Outbound<'a> {
     /// Listeners for single addresses.
     listeners: BTreeMap<(IpAddr, u16), Listener>,
     routes: Vec<RouteConfiguration>,
+    /// The virtual hosts of a port, by which sniffed services are told apart.
+    sniffed: BTreeMap<u16, Vec<VirtualHost>>,
 }
 
 /// A listener for all addresses of a port.
@@ -68,6 +78,7 @@ impl Outbound<'_> {
     /// Every port of every service, but for those that have a listener of their own.
     fn every_port(&mut self, egress: &Egress<'_>, claimed: &BTreeSet<u16>) {
         let mut http_ports = BTreeSet::new();
+        self.sniffed.clear();
         for service in &egress.services {
             for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp && !claimed.contains(&port.number)) {
                 if port.protocol.is_http() {
@@ -108,7 +119,11 @@ impl Outbound<'_> {
         if sniffed {
             let name = format!("{}:{}", service.host, port.number);
             if !self.routes.iter().any(|route| route.name == name) {
-                self.routes.push(sniffed_route(self.snapshot, self.proxy, egress, service, port.number));
+                let hosts = self
+                    .sniffed
+                    .entry(port.number)
+                    .or_insert_with(|| port_virtual_hosts(self.snapshot, self.proxy, egress, port.number));
+                self.routes.push(sniffed_route(hosts, service, port.number));
             }
             filter_chains.push(self.http_chain(&name, &format!("outbound_{}_{}", addresses[0], port.number)));
         }
@@ -138,6 +153,7 @@ impl Outbound<'_> {
         let lookup =
             |name: &str| egress.by_host.get(name).copied().or_else(|| self.snapshot.service(name, &self.proxy.namespace));
         let context = TcpContext {
+            snapshot: self.snapshot,
             namespace: &self.proxy.namespace,
             labels: &self.proxy.labels,
             gateway: "mesh",

@@ -8,14 +8,18 @@ use meshlab_proxy_config::{ChainProtocol, FilterChain, FilterChainMatch, TcpAcce
 
 use super::{TCP_IDLE_TIMEOUT_MS, tcp_chain};
 use crate::cluster::cluster_name;
+use crate::destination_rule::policy_for_port;
 use crate::host;
 use crate::kubernetes::Labels;
 use crate::registry::{MeshService, origin, selects};
 use crate::route::Lookup;
+use crate::snapshot::Snapshot;
 use crate::virtual_service::ResolvedVirtualService;
 
 /// For whom connections are routed.
 pub(super) struct TcpContext<'a, 'b> {
+    /// All there is.
+    pub snapshot: &'a Snapshot,
     /// The proxy's namespace.
     pub namespace: &'b str,
     /// The proxy's labels.
@@ -45,9 +49,19 @@ impl TcpContext<'_, '_> {
         self.applies(&m.gateways, &m.source_labels, m.port, &m.source_namespace)
     }
 
+    /// How long connections to a service may be idle: what its DestinationRule says, else an hour.
+    fn idle_timeout_ms(&self, service: &MeshService, port: u16) -> u64 {
+        let root = &self.snapshot.sources().mesh.root_namespace;
+        let rule = self.snapshot.destination_rules().lookup(service, self.namespace, self.labels, root);
+        let pool = rule.and_then(|rule| policy_for_port(rule.traffic_policy.as_ref(), port).connection_pool);
+        let timeout = pool.and_then(|pool| pool.tcp).and_then(|tcp| tcp.idle_timeout);
+        timeout.map_or(TCP_IDLE_TIMEOUT_MS, |timeout| timeout.0.millis())
+    }
+
     /// A proxy for a rule's destinations.
     pub(super) fn proxy(&self, vs: &ResolvedVirtualService, path: &str, routes: &[RouteDestination]) -> TcpProxy {
         let single = routes.len() == 1;
+        let mut idle_timeout_ms = TCP_IDLE_TIMEOUT_MS;
         let clusters: Vec<WeightedTcpCluster> = routes
             .iter()
             .filter(|route| single || route.weight > 0)
@@ -55,6 +69,9 @@ impl TcpContext<'_, '_> {
                 let service = (self.lookup)(&route.destination.host);
                 let ports = service.map(|service| service.ports.as_slice());
                 let port = crate::route::destination_port(&route.destination, ports, self.port);
+                if let Some(service) = service.filter(|_| single) {
+                    idle_timeout_ms = self.idle_timeout_ms(service, port);
+                }
                 let weight = if single { 1 } else { u32::try_from(route.weight).unwrap_or(0) };
                 WeightedTcpCluster { cluster: cluster_name(port, &route.destination.subset, &route.destination.host), weight }
             })
@@ -67,7 +84,7 @@ impl TcpContext<'_, '_> {
             stat_prefix,
             clusters,
             access: TcpAccess::default(),
-            idle_timeout_ms: TCP_IDLE_TIMEOUT_MS,
+            idle_timeout_ms,
             origin: Some(origin("VirtualService", &vs.namespace, &vs.name, path)),
         }
     }
@@ -170,7 +187,11 @@ fn own_chain(service: &MeshService, matches: FilterChainMatch, context: &TcpCont
         _ => context.port,
     };
     let cluster = cluster_name(port, "", &service.host);
-    tcp_chain(&cluster, matches, &cluster, TcpAccess::default())
+    let mut chain = tcp_chain(&cluster, matches, &cluster, TcpAccess::default());
+    if let ChainProtocol::Tcp(proxy) = &mut chain.protocol {
+        proxy.idle_timeout_ms = context.idle_timeout_ms(service, port);
+    }
+    chain
 }
 
 /// Address blocks; a single address is a block of one. What is neither is refused by validation.

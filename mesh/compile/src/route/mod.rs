@@ -18,7 +18,7 @@ use crate::virtual_service::ResolvedVirtualService;
 pub(crate) use action::destination_port;
 pub(crate) use matching::is_catch_all;
 pub(crate) use policy::{default_retry, inbound_retry};
-pub(crate) use sidecar::{sidecar_route, sniffed_route};
+pub(crate) use sidecar::{port_virtual_hosts, sidecar_route, sniffed_route};
 
 /// Finds the service that a full host name means.
 pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<&'a Arc<MeshService>> + 'a;

@@ -23,29 +23,22 @@ pub(crate) fn sidecar_route(
     egress: &Egress<'_>,
     port: u16,
 ) -> RouteConfiguration {
-    let mut virtual_hosts = virtual_hosts(snapshot, proxy, egress, port);
+    let mut virtual_hosts = port_virtual_hosts(snapshot, proxy, egress, port);
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
     virtual_hosts.push(catch_all(scope));
     RouteConfiguration { name: port.to_string(), virtual_hosts, ignore_port_in_host: true }
 }
 
-/// The route table of one service's address: its virtual host takes every name.
-pub(crate) fn sniffed_route(
-    snapshot: &Snapshot,
-    proxy: &ProxyIdentity,
-    egress: &Egress<'_>,
-    service: &MeshService,
-    port: u16,
-) -> RouteConfiguration {
-    let mut virtual_hosts = virtual_hosts(snapshot, proxy, egress, port);
-    virtual_hosts.retain(|virtual_host| virtual_host.domains.contains(&service.host));
-    for virtual_host in &mut virtual_hosts {
-        virtual_host.domains = vec!["*".into()];
-    }
-    RouteConfiguration { name: format!("{}:{port}", service.host), virtual_hosts, ignore_port_in_host: true }
+/// The route table of one service's address, from its port's virtual hosts: its own takes every name.
+pub(crate) fn sniffed_route(port_hosts: &[VirtualHost], service: &MeshService, port: u16) -> RouteConfiguration {
+    let name = format!("{}:{port}", service.host);
+    let own = port_hosts.iter().find(|virtual_host| virtual_host.name == name).cloned();
+    let virtual_hosts = own.map(|own| VirtualHost { domains: vec!["*".into()], ..own }).into_iter().collect();
+    RouteConfiguration { name, virtual_hosts, ignore_port_in_host: true }
 }
 
-fn virtual_hosts(snapshot: &Snapshot, proxy: &ProxyIdentity, egress: &Egress<'_>, port: u16) -> Vec<VirtualHost> {
+/// The virtual hosts of a port.
+pub(crate) fn port_virtual_hosts(snapshot: &Snapshot, proxy: &ProxyIdentity, egress: &Egress<'_>, port: u16) -> Vec<VirtualHost> {
     let on_port: Vec<&Arc<MeshService>> =
         egress.services.iter().filter(|service| service.port(port).is_some()).copied().collect();
     let by_host: HashMap<&str, &Arc<MeshService>> = on_port.iter().map(|service| (service.host.as_str(), *service)).collect();

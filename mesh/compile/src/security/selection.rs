@@ -36,6 +36,12 @@ pub(crate) fn has_selector(policy: &impl Targeted) -> bool {
     policy.selector().is_some_and(|selector| !selector.match_labels.is_empty())
 }
 
+/// Whether a policy is attached to Gateway API resources.
+pub(crate) fn is_attached(policy: &impl Targeted) -> bool {
+    let (one, several) = policy.target_refs();
+    one.is_some() || !several.is_empty()
+}
+
 /// The policies of the root namespace and of the workload's own that select it, oldest first in each. Those attached to Gateway
 /// API resources hold for none.
 pub(crate) fn select<'a, T: Targeted>(
@@ -53,10 +59,7 @@ pub(crate) fn select<'a, T: Targeted>(
             .range((scope.to_owned(), String::new())..)
             .take_while(|((namespace, _), _)| namespace == scope)
             .map(|(_, object)| object)
-            .filter(|object| {
-                let (one, several) = object.spec.target_refs();
-                one.is_none() && several.is_empty()
-            })
+            .filter(|object| !is_attached(&object.spec))
             .filter(|object| object.spec.selector().is_none_or(|selector| selects(&selector.match_labels, &proxy.labels)))
             .collect();
         found.sort_by(|a, b| a.age_order().cmp(&b.age_order()));

@@ -213,3 +213,27 @@ fn a_workload_selector_limits_a_rule_to_some_clients() {
     let other = mesh.compile("default", "ratings-v1").config;
     assert_eq!(other.clusters[REVIEWS].load_balancer, LoadBalancer::RoundRobin { warmup_ms: 0 });
 }
+
+#[test]
+fn limits_hold_for_the_server_too() {
+    let mut mesh = Mesh::bookinfo();
+    rule(&mut mesh, "trafficPolicy: {connectionPool: {http: {http1MaxPendingRequests: 1}}}");
+    let limit = |mesh: &Mesh| {
+        mesh.compile("default", "reviews-v1").config.clusters["inbound|9080||"].circuit_breaker.max_pending_requests
+    };
+    assert_eq!(limit(&mesh), 1);
+    mesh.istio("Sidecar", "default", "default", "{inboundConnectionPool: {http: {http1MaxPendingRequests: 7}}}");
+    assert_eq!(limit(&mesh), 7, "the Sidecar's own");
+}
+
+#[test]
+fn idle_connections_end_when_the_rule_says() {
+    let mut mesh = Mesh::bookinfo();
+    let idle = |mesh: &Mesh| match &mesh.sleep().listeners["10.96.0.5_3306"].filter_chains[0].protocol {
+        meshlab_proxy_config::ChainProtocol::Tcp(tcp) => tcp.idle_timeout_ms,
+        meshlab_proxy_config::ChainProtocol::Http(_) => panic!("HTTP"),
+    };
+    assert_eq!(idle(&mesh), 3_600_000);
+    mesh.istio("DestinationRule", "default", "db", "{host: db, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 0s}}}}");
+    assert_eq!(idle(&mesh), 0);
+}

@@ -234,3 +234,18 @@ fn a_sidecar_describes_its_own_listeners() {
     assert!(config.listeners.contains_key("0.0.0.0_9080") && config.listeners.contains_key("10.96.0.5_3306"));
     assert!(!config.listeners.contains_key("0.0.0.0_8000"));
 }
+
+#[test]
+fn resources_without_effect_are_reported() {
+    let mut mesh = Mesh::bookinfo();
+    mesh.apply("{apiVersion: networking.istio.io/v1alpha3, kind: EnvoyFilter, metadata: {name: f, namespace: default}, spec: {configPatches: []}}");
+    mesh.istio(
+        "AuthorizationPolicy",
+        "default",
+        "p",
+        "{targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: g}], rules: []}",
+    );
+    let problems = mesh.compile("default", "sleep").problems;
+    let kinds: Vec<_> = problems.iter().map(|problem| problem.origin.kind.as_str()).collect();
+    assert_eq!(kinds, ["AuthorizationPolicy", "EnvoyFilter"]);
+}
