@@ -1,1 +1,10 @@
-//! meshlab-observe
+//! What the mesh did: metrics, traces and the service graph, under the names and with the APIs of Istio's addons.
+//!
+//! Four programs, each a function that serves until it is told to end: [`prometheus`], [`jaeger`], `grafana` and `kiali`.
+//! They know the network ([`meshlab_net::Net`]) and the Kubernetes API, and neither the mesh nor the cluster.
+
+mod client;
+mod metrics;
+mod server;
+
+pub use metrics::{Limits, PrometheusOptions, prometheus};

@@ -1,0 +1,273 @@
+//! Scraping: one task for each target, so that one that hangs holds up no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ahash::{AHashMap, RandomState};
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use meshlab_net::Net;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::chunk::{Millis, Sample, stale};
+use super::exposition::{self, Exposition, Metadata};
+use super::labels::{Labels, NAME, Pair, pair};
+use super::target::{Target, Targets};
+use super::tsdb::{SeriesRef, Tsdb};
+use crate::client::Fetch;
+
+/// Longest body of a scrape.
+const MAX_BODY: usize = 16 << 20;
+/// A target that never answered yet is asked again after this: it has just been started.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Most targets at a time.
+const MAX_TARGETS: usize = 2000;
+
+/// How a target fares.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Status {
+    /// `None` before the first scrape.
+    pub(crate) up: Option<bool>,
+    pub(crate) error: String,
+    pub(crate) last: Option<Timestamp>,
+    pub(crate) duration: Duration,
+    pub(crate) samples: usize,
+    pub(crate) metadata: IndexMap<String, Metadata>,
+}
+
+/// Every target with its status.
+pub(crate) type Pool = Mutex<BTreeMap<Target, Arc<Mutex<Status>>>>;
+
+/// How often, and whither.
+#[derive(Clone)]
+pub(crate) struct Scraper<N> {
+    pub(crate) net: N,
+    pub(crate) tsdb: Arc<Tsdb>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) interval: Duration,
+}
+
+impl<N: Net> Scraper<N> {
+    /// Scrapes whatever `targets` has, until dropped.
+    pub(crate) async fn run(self, fixed: Vec<Target>, mut targets: watch::Receiver<Targets>) {
+        let mut running: BTreeMap<Target, CancellationToken> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let wanted: Vec<Target> = {
+                let current = targets.borrow_and_update();
+                fixed.iter().chain(current.values().flatten()).take(MAX_TARGETS).cloned().collect()
+            };
+            running.retain(|target, stop| {
+                let keep = wanted.contains(target);
+                if !keep {
+                    stop.cancel();
+                    self.pool.lock().remove(target);
+                }
+                keep
+            });
+            for target in wanted {
+                if running.contains_key(&target) {
+                    continue;
+                }
+                let (stop, status) = (CancellationToken::new(), Arc::new(Mutex::new(Status::default())));
+                self.pool.lock().insert(target.clone(), status.clone());
+                running.insert(target.clone(), stop.clone());
+                let scraper = self.clone();
+                tasks.spawn(async move { scraper.follow(&target, &status, stop).await });
+            }
+            loop {
+                tokio::select! {
+                    changed = targets.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => std::future::pending().await,
+                    },
+                    Some(ended) = tasks.join_next() => {
+                        if let Err(error) = ended {
+                            tracing::error!(%error, "a scrape loop has ended");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn follow(&self, target: &Target, status: &Mutex<Status>, stop: CancellationToken) {
+        let mut series = Known::new(target);
+        let mut ever_up = false;
+        let mut due = tokio::time::Instant::now();
+        loop {
+            let up = tokio::select! {
+                up = self.scrape(target, status, &mut series) => up,
+                () = stop.cancelled() => break,
+            };
+            ever_up |= up;
+            due = (due + if ever_up { self.interval } else { FIRST_RETRY.min(self.interval) }).max(tokio::time::Instant::now());
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        series.end(&self.tsdb, now());
+    }
+
+    async fn scrape(&self, target: &Target, status: &Mutex<Status>, series: &mut Known) -> bool {
+        let (time, started) = (now(), Instant::now());
+        let host = target.address.to_string();
+        let fetch = Fetch {
+            address: target.address,
+            host: &host,
+            path: &target.path,
+            accept: "text/plain;version=0.0.4;q=0.9,*/*;q=0.1",
+            timeout: self.interval.min(Duration::from_secs(10)).max(Duration::from_secs(1)),
+            max_bytes: MAX_BODY,
+        };
+        let body = if target.scheme == "http" {
+            fetch.get(&self.net).await.map_err(|error| error.to_string())
+        } else {
+            Err(format!("scheme {:?} is not supported: only http can be scraped", target.scheme))
+        };
+        let duration = started.elapsed();
+        let outcome = body.and_then(|body| {
+            let text = std::str::from_utf8(&body).map_err(|_| "the body is not UTF-8".to_owned())?;
+            let exposition = Exposition::parse(text).map_err(|error| error.to_string())?;
+            let limit = self.tsdb.limits.samples_per_scrape;
+            if exposition.lines.len() > limit {
+                return Err(format!("sample limit exceeded: {} samples, at most {limit} are taken", exposition.lines.len()));
+            }
+            let count = exposition.lines.len();
+            let added = series.append(&self.tsdb, &exposition, time)?;
+            let metadata = exposition.metadata.into_iter().map(|(name, metadata)| (name.to_owned(), metadata)).collect();
+            Ok((count, added, metadata))
+        });
+        let (up, samples, added, error) = match &outcome {
+            Ok((count, added, _)) => (true, *count, *added, String::new()),
+            Err(error) => {
+                series.end(&self.tsdb, time);
+                (false, 0, 0, error.clone())
+            }
+        };
+        series.report(
+            &self.tsdb,
+            time,
+            [f64::from(u8::from(up)), duration.as_secs_f64(), samples as f64, samples as f64, added as f64],
+        );
+        let mut status = status.lock();
+        *status = Status {
+            up: Some(up),
+            error,
+            last: Some(Timestamp::now()),
+            duration,
+            samples,
+            metadata: outcome.map(|(_, _, metadata)| metadata).unwrap_or_else(|_| std::mem::take(&mut status.metadata)),
+        };
+        up
+    }
+}
+
+const REPORTS: [&str; 5] =
+    ["up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added"];
+
+/// The series of one target, by their text in the body: most of them were there the last time, too.
+struct Known {
+    hashers: [RandomState; 2],
+    series: AHashMap<u128, Entry>,
+    labels: Vec<Pair>,
+    scrape: u64,
+}
+
+struct Entry {
+    reference: SeriesRef,
+    /// The last scrape that had it.
+    seen: u64,
+    /// Whether its samples bring their own times; then its end is not marked.
+    timed: bool,
+}
+
+impl Known {
+    fn new(target: &Target) -> Self {
+        let labels = target.labels.iter().map(|(name, value)| pair(name, value)).collect();
+        Self { hashers: [RandomState::new(), RandomState::new()], series: AHashMap::new(), labels, scrape: 0 }
+    }
+
+    /// Appends a whole scrape, and marks as ended what was in the one before and is not in this. Yields how many series are new.
+    fn append(&mut self, tsdb: &Tsdb, exposition: &Exposition<'_>, time: Millis) -> Result<usize, String> {
+        // All labels are read before anything is written, so that a scrape is taken as a whole or not at all.
+        let keys: Vec<u128> = exposition.lines.iter().map(|line| self.key(line.series)).collect();
+        let mut new = AHashMap::new();
+        for (line, key) in exposition.lines.iter().zip(&keys) {
+            if !self.series.contains_key(key) && !new.contains_key(key) {
+                new.insert(*key, self.labels_of(line.series)?);
+            }
+        }
+        self.scrape += 1;
+        let mut added = 0;
+        let mut appender = tsdb.appender();
+        for (line, key) in exposition.lines.iter().zip(keys) {
+            let sample = Sample { time: line.time.unwrap_or(time), value: line.value };
+            if let Some(entry) = self.series.get_mut(&key) {
+                entry.seen = self.scrape;
+                if appender.append(entry.reference, sample) {
+                    continue;
+                }
+            }
+            // New, or forgotten by the store meanwhile.
+            let labels = match new.remove(&key) {
+                Some(labels) => labels,
+                None => self.labels_of(line.series)?,
+            };
+            if let Some(reference) = appender.series(labels) {
+                appender.append(reference, sample);
+                added += 1;
+                self.series.insert(key, Entry { reference, seen: self.scrape, timed: line.time.is_some() });
+            }
+        }
+        let scrape = self.scrape;
+        self.series.retain(|_, entry| {
+            let there = entry.seen == scrape;
+            if !there && !entry.timed {
+                appender.append(entry.reference, Sample { time, value: stale() });
+            }
+            there
+        });
+        Ok(added)
+    }
+
+    /// Marks all series as ended.
+    fn end(&mut self, tsdb: &Tsdb, time: Millis) {
+        let mut appender = tsdb.appender();
+        for (_, entry) in self.series.drain().filter(|(_, entry)| !entry.timed) {
+            appender.append(entry.reference, Sample { time, value: stale() });
+        }
+    }
+
+    /// Appends what is known about the scrape itself, in the order of [`REPORTS`].
+    fn report(&self, tsdb: &Tsdb, time: Millis, values: [f64; REPORTS.len()]) {
+        let mut appender = tsdb.appender();
+        for (name, value) in REPORTS.into_iter().zip(values) {
+            let pairs = std::iter::once(pair(NAME, name)).chain(self.labels.iter().cloned()).collect();
+            if let Some(reference) = appender.series(Labels::new(pairs)) {
+                appender.append(reference, Sample { time, value });
+            }
+        }
+    }
+
+    fn key(&self, series: &str) -> u128 {
+        let [a, b] = &self.hashers;
+        u128::from(a.hash_one(series)) << 64 | u128::from(b.hash_one(series))
+    }
+
+    fn labels_of(&self, series: &str) -> Result<Labels, String> {
+        let (name, pairs) = exposition::labels(series).map_err(|reason| format!("{reason}: {series:?}"))?;
+        let own = pairs.iter().map(|(name, value)| pair(name, value));
+        Ok(Labels::new(std::iter::once(pair(NAME, name)).chain(own).chain(self.labels.iter().cloned()).collect()))
+    }
+}
+
+/// The time by the clock.
+pub(crate) fn now() -> Millis {
+    Timestamp::now().as_millisecond()
+}

@@ -1,0 +1,408 @@
+//! The time series, in memory, bounded by age, number and bytes. What does not fit is counted.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::{AHashMap, AHashSet};
+use parking_lot::{RwLock, RwLockWriteGuard};
+
+use super::chunk::{Chunk, Millis, Sample};
+use super::labels::{Labels, Pair, pair};
+use super::matcher::{Condition, Matcher, all_match};
+
+/// How much is kept.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Samples older than this are forgotten, in milliseconds.
+    pub retention: i64,
+    /// Most series at a time.
+    pub series: usize,
+    /// Most bytes of samples; when there are more, the oldest go before their time.
+    pub bytes: usize,
+    /// Most samples of one scrape.
+    pub samples_per_scrape: usize,
+    /// Most labels of one series.
+    pub labels: usize,
+    /// Longest label value, in bytes.
+    pub label_value: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            retention: 3_600_000,
+            series: 300_000,
+            bytes: 128 << 20,
+            samples_per_scrape: 50_000,
+            labels: 64,
+            label_value: 4096,
+        }
+    }
+}
+
+/// What was not kept, by reason.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    /// There were too many series.
+    pub(crate) series_limit: AtomicU64,
+    /// A series had too many or too long labels.
+    pub(crate) label_limit: AtomicU64,
+    /// A sample was not newer than the one before.
+    pub(crate) out_of_order: AtomicU64,
+    /// Chunks were forgotten before their time.
+    pub(crate) early: AtomicU64,
+}
+
+impl Dropped {
+    pub(crate) fn read(&self) -> [(&'static str, u64); 4] {
+        [
+            ("series_limit", self.series_limit.load(Ordering::Relaxed)),
+            ("label_limit", self.label_limit.load(Ordering::Relaxed)),
+            ("out_of_order", self.out_of_order.load(Ordering::Relaxed)),
+            ("memory_limit", self.early.load(Ordering::Relaxed)),
+        ]
+    }
+}
+
+/// A series' place; invalid once the series is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeriesRef {
+    slot: u32,
+    generation: u32,
+}
+
+/// The store.
+#[derive(Debug)]
+pub(crate) struct Tsdb {
+    pub(crate) limits: Limits,
+    pub(crate) dropped: Dropped,
+    head: RwLock<Head>,
+}
+
+#[derive(Debug, Default)]
+struct Head {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_labels: AHashMap<Labels, u32>,
+    /// Name, value: the label itself, which its series share, and their slots in ascending order.
+    index: AHashMap<Box<str>, AHashMap<Box<str>, Posting>>,
+    appended: u64,
+}
+
+#[derive(Debug)]
+struct Posting {
+    pair: Pair,
+    slots: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    series: Option<Series>,
+}
+
+#[derive(Debug)]
+struct Series {
+    labels: Labels,
+    /// A reader shares them; the last one is copied if it is appended to meanwhile.
+    chunks: VecDeque<Arc<Chunk>>,
+}
+
+/// A series that was asked for, with the chunks that may have samples of the time asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Selected {
+    pub(crate) labels: Labels,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+impl Selected {
+    /// Samples with `after < time <= until`, stale marks among them.
+    pub(crate) fn samples(&self, after: Millis, until: Millis) -> impl Iterator<Item = Sample> + '_ {
+        self.chunks
+            .iter()
+            .filter(move |chunk| chunk.last().time > after && chunk.first() <= until)
+            .flat_map(|chunk| chunk.iter())
+            .filter(move |sample| sample.time > after && sample.time <= until)
+    }
+}
+
+/// How full the store is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Size {
+    pub(crate) series: usize,
+    pub(crate) chunks: usize,
+    pub(crate) samples: usize,
+    pub(crate) bytes: usize,
+    pub(crate) appended: u64,
+}
+
+impl Tsdb {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, dropped: Dropped::default(), head: RwLock::default() }
+    }
+
+    /// Exclusive access for a batch of samples.
+    pub(crate) fn appender(&self) -> Appender<'_> {
+        Appender { tsdb: self, head: self.head.write() }
+    }
+
+    /// The series that fulfil `matchers` and have chunks within `after < time <= until`.
+    pub(crate) fn select(&self, matchers: &[Matcher], after: Millis, until: Millis) -> Vec<Selected> {
+        let head = self.head.read();
+        let overlaps = |chunk: &&Arc<Chunk>| chunk.last().time > after && chunk.first() <= until;
+        head.matching(matchers)
+            .filter_map(|series| {
+                let chunks: Vec<_> = series.chunks.iter().filter(overlaps).cloned().collect();
+                (!chunks.is_empty()).then(|| Selected { labels: series.labels.clone(), chunks })
+            })
+            .collect()
+    }
+
+    /// Every label name of the series selected.
+    pub(crate) fn label_names(&self, selectors: &[Vec<Matcher>], after: Millis, until: Millis) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for selected in self.select_any(selectors, after, until) {
+            selected
+                .pairs()
+                .iter()
+                .filter(|pair| !names.contains(&*pair.0))
+                .map(|pair| pair.0.to_string())
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|name| {
+                    names.insert(name);
+                });
+        }
+        names
+    }
+
+    /// Every value of label `name` among the series selected.
+    pub(crate) fn label_values(&self, name: &str, selectors: &[Vec<Matcher>], after: Millis, until: Millis) -> BTreeSet<String> {
+        let selected = self.select_any(selectors, after, until);
+        selected.iter().map(|labels| labels.get(name)).filter(|value| !value.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The label sets that any of `selectors` selects, sorted; all if there is no selector.
+    pub(crate) fn select_any(&self, selectors: &[Vec<Matcher>], after: Millis, until: Millis) -> BTreeSet<Labels> {
+        let everything = [Vec::new()];
+        let selectors = if selectors.is_empty() { &everything } else { selectors };
+        selectors.iter().flat_map(|matchers| self.select(matchers, after, until)).map(|selected| selected.labels).collect()
+    }
+
+    /// How full it is; walks every series.
+    pub(crate) fn size(&self) -> Size {
+        let head = self.head.read();
+        let mut size = Size { series: head.by_labels.len(), appended: head.appended, ..Size::default() };
+        for chunk in head.slots.iter().filter_map(|slot| slot.series.as_ref()).flat_map(|series| &series.chunks) {
+            size.chunks += 1;
+            size.samples += chunk.len();
+            size.bytes += chunk.size();
+        }
+        size
+    }
+
+    /// Forgets what is too old at `now`, and the oldest of the rest while it takes too much memory.
+    pub(crate) fn collect_garbage(&self, now: Millis) {
+        let mut cutoff = now - self.limits.retention;
+        self.head.write().forget_before(cutoff);
+        while self.size().bytes > self.limits.bytes && cutoff < now {
+            cutoff += (self.limits.retention / 10).max(1);
+            let early = self.head.write().forget_before(cutoff);
+            self.dropped.early.fetch_add(early, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Appends samples; readers wait meanwhile.
+pub(crate) struct Appender<'a> {
+    tsdb: &'a Tsdb,
+    head: RwLockWriteGuard<'a, Head>,
+}
+
+impl Appender<'_> {
+    /// The place of the series with `labels`, new or known; `None` when a limit forbids a new one (which is counted).
+    pub(crate) fn series(&mut self, labels: Labels) -> Option<SeriesRef> {
+        if let Some(slot) = self.head.by_labels.get(&labels) {
+            let slot = *slot;
+            return Some(SeriesRef { slot, generation: self.head.slots[slot as usize].generation });
+        }
+        let (limits, dropped) = (&self.tsdb.limits, &self.tsdb.dropped);
+        if labels.pairs().len() > limits.labels
+            || labels.pairs().iter().any(|pair| pair.0.len() > 256 || pair.1.len() > limits.label_value)
+        {
+            dropped.label_limit.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        if self.head.by_labels.len() >= limits.series {
+            dropped.series_limit.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.head.create(&labels))
+    }
+
+    /// Appends to a series; `false` if the series has been forgotten meanwhile. A sample that is not newer is dropped and counted.
+    pub(crate) fn append(&mut self, reference: SeriesRef, sample: Sample) -> bool {
+        let slot = self.head.slots.get_mut(reference.slot as usize).filter(|slot| slot.generation == reference.generation);
+        let Some(series) = slot.and_then(|slot| slot.series.as_mut()) else { return false };
+        match series.chunks.back_mut() {
+            Some(chunk) if chunk.last().time >= sample.time => {
+                self.tsdb.dropped.out_of_order.fetch_add(1, Ordering::Relaxed);
+                return true;
+            }
+            Some(chunk) if !chunk.is_full() => Arc::make_mut(chunk).push(sample),
+            full => {
+                if let Some(full) = full {
+                    Arc::make_mut(full).close();
+                }
+                series.chunks.push_back(Arc::new(Chunk::new(sample)));
+            }
+        }
+        self.head.appended += 1;
+        true
+    }
+}
+
+impl Head {
+    fn create(&mut self, labels: &Labels) -> SeriesRef {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, series: None });
+            (self.slots.len() - 1) as u32
+        });
+        let mut shared = Vec::with_capacity(labels.pairs().len());
+        for label in labels.pairs() {
+            if !self.index.contains_key(&label.0) {
+                self.index.insert(label.0.clone(), AHashMap::new());
+            }
+            let values = self.index.entry(label.0.clone()).or_default();
+            let posting =
+                values.entry(label.1.clone()).or_insert_with(|| Posting { pair: pair(&label.0, &label.1), slots: Vec::new() });
+            let at = posting.slots.partition_point(|known| *known < slot);
+            posting.slots.insert(at, slot);
+            shared.push(posting.pair.clone());
+        }
+        let labels = Labels::new(shared);
+        self.by_labels.insert(labels.clone(), slot);
+        let place = &mut self.slots[slot as usize];
+        place.series = Some(Series { labels, chunks: VecDeque::with_capacity(1) });
+        SeriesRef { slot, generation: place.generation }
+    }
+
+    /// Series that fulfil `matchers`, found by the shortest list of the index.
+    fn matching<'a>(&'a self, matchers: &'a [Matcher]) -> impl Iterator<Item = &'a Series> + 'a {
+        let equal = matchers.iter().filter_map(|matcher| match &matcher.condition {
+            Condition::Equal(value) if !value.is_empty() => Some(
+                self.index.get(&*matcher.name).and_then(|values| values.get(&**value)).map_or(&[][..], |posting| &posting.slots),
+            ),
+            _ => None,
+        });
+        let candidates: Box<dyn Iterator<Item = u32>> = match equal.min_by_key(|slots| slots.len()) {
+            Some(slots) => Box::new(slots.iter().copied()),
+            None => match matchers.iter().find(|matcher| !matcher.matches("")) {
+                Some(matcher) => {
+                    let values = self.index.get(&*matcher.name);
+                    let matching = values.into_iter().flatten().filter(|(value, _)| matcher.matches(value));
+                    Box::new(matching.flat_map(|(_, posting)| posting.slots.iter().copied()))
+                }
+                None => Box::new(0..self.slots.len() as u32),
+            },
+        };
+        candidates
+            .filter_map(|slot| self.slots.get(slot as usize)?.series.as_ref())
+            .filter(|series| all_match(matchers, &series.labels))
+    }
+
+    /// Forgets chunks that end before `cutoff`, and series without chunks. Yields how many chunks.
+    fn forget_before(&mut self, cutoff: Millis) -> u64 {
+        let mut chunks = 0;
+        let mut dead = AHashSet::new();
+        for (slot, place) in self.slots.iter_mut().enumerate() {
+            let Some(series) = &mut place.series else { continue };
+            while series.chunks.front().is_some_and(|chunk| chunk.last().time < cutoff) {
+                series.chunks.pop_front();
+                chunks += 1;
+            }
+            if series.chunks.is_empty() {
+                self.by_labels.remove(&series.labels);
+                place.series = None;
+                place.generation = place.generation.wrapping_add(1);
+                dead.insert(slot as u32);
+            }
+        }
+        if !dead.is_empty() {
+            self.index.retain(|_, values| {
+                values.retain(|_, posting| {
+                    posting.slots.retain(|slot| !dead.contains(slot));
+                    !posting.slots.is_empty()
+                });
+                !values.is_empty()
+            });
+            self.free.extend(dead);
+        }
+        chunks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(tsdb: &Tsdb, labels: &[(&str, &str)], time: Millis, value: f64) -> Option<SeriesRef> {
+        let mut appender = tsdb.appender();
+        let reference = appender.series(Labels::of(labels.iter().copied()))?;
+        appender.append(reference, Sample { time, value });
+        Some(reference)
+    }
+
+    fn equal(name: &str, value: &str) -> Matcher {
+        Matcher { name: name.to_owned(), condition: Condition::Equal(value.to_owned()) }
+    }
+
+    #[test]
+    fn series_are_bounded_and_what_is_dropped_is_counted() {
+        let tsdb = Tsdb::new(Limits { series: 2, label_value: 10, ..Limits::default() });
+        for value in ["a", "b", "c", "b"] {
+            add(&tsdb, &[("__name__", "m"), ("x", value)], 1000, 1.0);
+        }
+        add(&tsdb, &[("__name__", "m"), ("x", "12345678901")], 1000, 1.0);
+        assert_eq!(tsdb.size().series, 2);
+        assert_eq!(tsdb.dropped.read(), [("series_limit", 1), ("label_limit", 1), ("out_of_order", 1), ("memory_limit", 0)]);
+    }
+
+    #[test]
+    fn a_forgotten_series_is_gone_from_the_index_and_its_place_is_invalid() {
+        let tsdb = Tsdb::new(Limits { retention: 10_000, ..Limits::default() });
+        let old = add(&tsdb, &[("__name__", "old"), ("x", "1")], 1000, 1.0).unwrap();
+        add(&tsdb, &[("__name__", "new"), ("x", "1")], 20_000, 1.0);
+        tsdb.collect_garbage(21_000);
+        assert!(tsdb.select(&[equal("__name__", "old")], 0, i64::MAX).is_empty());
+        assert_eq!(tsdb.select(&[equal("x", "1")], 0, i64::MAX).len(), 1);
+        let again = add(&tsdb, &[("__name__", "other")], 20_000, 1.0).unwrap();
+        assert_eq!(again.slot, old.slot);
+        assert!(!tsdb.appender().append(old, Sample { time: 30_000, value: 2.0 }));
+    }
+
+    #[test]
+    fn memory_is_bounded_by_forgetting_the_oldest() {
+        let tsdb = Tsdb::new(Limits { bytes: 20_000, retention: 1_000_000, ..Limits::default() });
+        for tick in 1..=1000 {
+            for series in ["a", "b", "c", "d"] {
+                add(&tsdb, &[("__name__", series)], tick * 1000, f64::from(tick as u32).sqrt());
+            }
+        }
+        tsdb.collect_garbage(1_000_000);
+        assert!(tsdb.size().bytes <= 20_000);
+        assert_eq!(tsdb.size().series, 4);
+        assert!(tsdb.dropped.early.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn a_readers_samples_do_not_change_under_it() {
+        let tsdb = Tsdb::new(Limits::default());
+        add(&tsdb, &[("__name__", "m")], 1000, 1.0);
+        let read = tsdb.select(&[equal("__name__", "m")], 0, 9000);
+        add(&tsdb, &[("__name__", "m")], 2000, 2.0);
+        assert_eq!(read[0].samples(0, 9000).count(), 1);
+        assert_eq!(tsdb.select(&[], 0, 9000)[0].samples(1000, 2000).map(|sample| sample.value).collect::<Vec<_>>(), [2.0]);
+    }
+}
