@@ -366,3 +366,22 @@ async fn a_crd_is_served_as_soon_as_it_is_created() {
     assert_eq!(gone.last().unwrap().0, "DELETED");
     assert_eq!(api.get(widgets).await.unwrap_err().0, 404);
 }
+
+#[tokio::test]
+async fn a_crd_that_cannot_work_is_refused_with_the_field_at_fault() {
+    let cluster = Cluster::start().await;
+    let api = Caller::new(&cluster);
+    let crd = |rule: &str, strategy: &str| {
+        json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "widgets", "kind": "Widget"}, "conversion": {"strategy": strategy},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "x-kubernetes-validations": [{"rule": rule}]}}}}}]}})
+    };
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let refused = api.post(crds, crd("self.size <", "None")).await.unwrap_err();
+    let field = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule";
+    assert!(refused.0 == 422 && refused.2.contains(field), "{}", refused.2);
+    let refused = api.post(crds, crd("true", "Webhook")).await.unwrap_err();
+    assert!(refused.2.contains("spec.conversion"), "{}", refused.2);
+    api.post(crds, crd("true", "None")).await.unwrap();
+}

@@ -64,7 +64,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn collect<'a>(specs: &mut dyn Iterator<Item = &'a Value>) -> Self {
+    fn collect(specs: &mut dyn Iterator<Item = &Value>) -> Self {
         let mut taken = Self { addresses: HashSet::new(), ports: HashSet::new() };
         for spec in specs {
             taken.addresses.extend(spec["clusterIP"].as_str().map(str::to_owned));

@@ -1,7 +1,8 @@
 //! Which part of an object a write may touch: `status` belongs to `/status`, everything else to the object itself. Built-in
 //! kinds begin with the status their strategies give them.
 
-use meshlab_objects::Status;
+use meshlab_objects::schema::Schema;
+use meshlab_objects::{Cause, CauseReason, Status};
 use serde_json::{Value, json};
 
 use super::meta;
@@ -130,6 +131,34 @@ pub(crate) fn complete_crd(api: &Api, crd: &mut Value, old: Option<&Value>) {
     if old.is_none() {
         crd["metadata"]["finalizers"] = json!([CRD_CLEANUP]);
     }
+}
+
+/// What is wrong with a CRD beyond its shape: CEL rules that do not compile, and a conversion that this server cannot do.
+pub(super) fn crd_causes(served: &Served, crd: &Value, old: Option<&Value>) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if !is(served, "apiextensions.k8s.io", "customresourcedefinitions") {
+        return causes;
+    }
+    if crd["spec"]["conversion"]["strategy"] == "Webhook" {
+        causes.push(Cause {
+            reason: CauseReason::FieldValueNotSupported,
+            message: "Unsupported value: \"Webhook\": supported values: \"None\"".into(),
+            field: "spec.conversion.strategy".into(),
+        });
+    }
+    let versions = |crd: &Value| crd["spec"]["versions"].as_array().cloned().unwrap_or_default();
+    let before = old.map(versions).unwrap_or_default();
+    for (index, version) in versions(crd).iter().enumerate() {
+        let schema = &version["schema"]["openAPIV3Schema"];
+        if before.iter().any(|before| before["schema"]["openAPIV3Schema"] == *schema) {
+            continue;
+        }
+        let Ok(compiled) = Schema::from_crd(schema) else { continue };
+        let below = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        let errors = compiled.rule_errors().into_iter();
+        causes.extend(errors.map(|cause| Cause { field: format!("{below}.{}", cause.field), ..cause }));
+    }
+    causes
 }
 
 /// The last reason to keep an object that is being deleted is gone.

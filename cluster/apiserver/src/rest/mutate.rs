@@ -164,29 +164,22 @@ impl<'a> Pass<'a> {
     }
 
     /// # Errors
-    /// 422 with the causes. A built-in kind's field of a wrong type is 400, as a real server fails to decode it.
+    /// 422 with the causes.
     fn check_causes(&self, key: &Key, causes: Vec<Cause>) -> Result<(), Status> {
-        if causes.is_empty() {
-            return Ok(());
-        }
-        let wrong_type = causes.iter().find(|cause| cause.reason == CauseReason::FieldValueTypeInvalid);
-        match wrong_type {
-            Some(cause) if self.served.custom.is_none() => {
-                let GroupVersionKind { version, kind, .. } = &self.kind;
-                let what = format!("{kind} in version {version:?} cannot be handled as a {kind}");
-                Err(Status::bad_request(format!("{what}: {}: {}", cause.field, cause.message)))
-            }
-            _ => Err(self.invalid(key.name(), dedup(causes))),
-        }
+        if causes.is_empty() { Ok(()) } else { Err(self.invalid(key.name(), dedup(causes))) }
     }
 
-    /// Unknown fields are refused, warned of or ignored; then they are dropped.
+    /// Values of a wrong type are refused; unknown fields are refused, warned of or ignored, and then dropped.
     fn check_strictly(
         &mut self,
         value: &mut Value,
         mut errors: Vec<String>,
         refuse: impl FnOnce(&[String]) -> Status,
     ) -> Result<(), Status> {
+        if let Some(error) = self.schema.type_error(value) {
+            let GroupVersionKind { version, kind, .. } = &self.kind;
+            return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}")));
+        }
         if let Some(error) = self.schema.type_error(value) {
             let GroupVersionKind { version, kind, .. } = &self.kind;
             return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}")));
@@ -293,6 +286,7 @@ impl<'a> Pass<'a> {
         }
         let mut causes = self.schema.validate(&value, None);
         causes.extend(validate_create(&served.definition, &value));
+        causes.extend(isolate::crd_causes(served, &value, None));
         self.check_causes(key, causes)?;
         self.api.validate_admission(&mut attributes, &value).await?;
         self.warnings.append(&mut attributes.warnings);
@@ -372,6 +366,7 @@ impl<'a> Pass<'a> {
         }
         let mut causes = self.schema.validate(&new, Some(&old));
         causes.extend(validate_update(&served.definition, &new, &old));
+        causes.extend(isolate::crd_causes(served, &new, Some(&old)));
         self.check_causes(key, causes)?;
         self.api.validate_admission(&mut attributes, &new).await?;
         self.warnings.append(&mut attributes.warnings);

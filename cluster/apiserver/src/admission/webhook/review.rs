@@ -1,7 +1,5 @@
 //! `admission.k8s.io/v1 AdmissionReview`.
 
-use std::borrow::Cow;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use meshlab_objects::{Reason, Status};
@@ -91,17 +89,11 @@ impl Review {
         let uid = meta::new_uid();
         let mut request = request(webhook, attributes, &uid);
         let definition = &attributes.served.definition;
-        let versioned = |value: &Value| {
-            if !value.is_object() {
-                return Value::Null;
-            }
-            match to_version(value, definition, &webhook.version) {
-                Cow::Borrowed(value) => value.clone(),
-                Cow::Owned(value) => value,
-            }
-        };
-        request["object"] = versioned(object);
-        request["oldObject"] = attributes.old.as_ref().map_or(Value::Null, versioned);
+        let old = attributes.old.as_ref().unwrap_or(&Value::Null);
+        for (field, value) in [("object", object), ("oldObject", old)] {
+            let shown = value.is_object().then(|| to_version(value, definition, &webhook.version).into_owned());
+            request[field] = shown.unwrap_or(Value::Null);
+        }
         Self { uid, body: json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}) }
     }
 
