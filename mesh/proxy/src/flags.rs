@@ -97,7 +97,9 @@ mod tests {
     fn fact_51_flags_are_printed_in_the_order_they_were_set() {
         let mut flags = Flags::NONE;
         assert_eq!(flags.to_string(), "-");
-        for flag in [Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED, Flags::UPSTREAM_CONNECTION_FAILURE, Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED] {
+        for flag in
+            [Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED, Flags::UPSTREAM_CONNECTION_FAILURE, Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED]
+        {
             flags.insert(flag);
         }
         assert_eq!(flags.to_string(), "URX,UF");

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     own_identity: ArcSwapOption<Arc<str>>,
     /// Only one change is made at a time.
     applying: Mutex<Sockets>,
+    /// Where tasks are spawned, whatever thread a change comes from.
+    runtime: tokio::runtime::Handle,
     drain: watch::Sender<DrainState>,
     connections: AtomicUsize,
     connection_ids: AtomicU64,
@@ -77,6 +79,7 @@ pub(crate) struct Counters {
     pub(crate) spans_dropped: Counter,
     pub(crate) config_updates: Counter,
     pub(crate) config_rejected: Counter,
+    pub(crate) malformed_requests: Counter,
 }
 
 /// The sockets that are bound, by address.
@@ -188,6 +191,7 @@ impl<N: Net> Proxy<N> {
             started: Instant::now(),
             own_identity: ArcSwapOption::empty(),
             applying: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
             drain: watch::channel(DrainState::Serving).0,
             connections: AtomicUsize::new(0),
             connection_ids: AtomicU64::new(1),
@@ -211,6 +215,7 @@ impl<N: Net> Proxy<N> {
     /// The resources that were rejected, and why. All others took effect.
     pub fn apply(&self, config: Arc<ProxyConfig>) -> Result<(), ApplyErrors> {
         let shared = &self.shared;
+        let _runtime = shared.runtime.enter();
         let mut sockets = shared.applying.lock();
         let (next, mut errors) = shared.snapshot.load().next(&config, shared);
         let next = Arc::new(next);

@@ -80,8 +80,7 @@ impl Snapshot {
         let telemetry = if same(&self.config.telemetry, &wanted.telemetry) && self.version > 0 {
             self.telemetry.clone()
         } else {
-            let (telemetry, problems) =
-                Telemetry::new(wanted.telemetry.clone(), &proxy.options.node_id, &proxy.metrics.peers);
+            let (telemetry, problems) = Telemetry::new(wanted.telemetry.clone(), &proxy.options.node_id, &proxy.metrics.peers);
             if !problems.is_empty() {
                 errors.add("telemetry", "telemetry", problems.join("; "));
             }

@@ -206,10 +206,8 @@ impl Trail {
             text.push_str(hop.get());
         }
         // JSON's escapes keep a header's bytes visible; what is not ASCII is escaped here.
-        let ascii: String = text
-            .chars()
-            .map(|character| if character.is_ascii() { character.to_string() } else { escape(character) })
-            .collect();
+        let ascii: String =
+            text.chars().map(|character| if character.is_ascii() { character.to_string() } else { escape(character) }).collect();
         HeaderValue::from_str(&format!("[{ascii}]")).unwrap_or_else(|_| HeaderValue::from_static("[]"))
     }
 }

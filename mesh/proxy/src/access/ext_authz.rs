@@ -13,7 +13,7 @@ use super::CustomPolicy;
 use crate::cluster::Cluster;
 use crate::cluster::members::Choice;
 use crate::flags::Flags;
-use crate::http::body::RequestBody;
+use crate::http::body::{ClientBody, RequestBody};
 use crate::http::local_reply::LocalReply;
 use crate::matching::{MatchError, StringMatcher};
 use crate::snapshot::Snapshot;
@@ -70,6 +70,7 @@ fn fits(matchers: &[StringMatcher], name: &HeaderName) -> bool {
     matchers.iter().any(|matcher| matcher.matches_ignoring_case(name.as_str()))
 }
 
+#[expect(clippy::too_many_arguments, reason = "the parts of a request, which the authorizer is asked about")]
 /// Asks the authorizer of `policy`. Changes to the request if it agrees, the answer to the client if not.
 pub(crate) async fn ask(
     policy: &CustomPolicy,
@@ -79,6 +80,7 @@ pub(crate) async fn ask(
     path: &str,
     authority: &HeaderValue,
     headers: &HeaderMap,
+    body: Bytes,
 ) -> Result<Changes, LocalReply> {
     let authorizer = &policy.authorizer;
     let config = &authorizer.config;
@@ -86,8 +88,8 @@ pub(crate) async fn ask(
     let question = async {
         let cluster = snapshot.clusters.get(&config.cluster).ok_or("cluster not found")?;
         match config.protocol {
-            AuthorizerProtocol::Http => authorizer.ask_http(cluster, method, path, authority, headers).await,
-            AuthorizerProtocol::Grpc => authorizer.ask_grpc(cluster, info, method, path, authority, headers).await,
+            AuthorizerProtocol::Http => authorizer.ask_http(cluster, method, path, authority, headers, body).await,
+            AuthorizerProtocol::Grpc => authorizer.ask_grpc(cluster, info, method, path, authority, headers, &body).await,
         }
     };
     let failure = match tokio::time::timeout(limit, question).await {
@@ -108,6 +110,21 @@ fn denied(status: u16) -> LocalReply {
 }
 
 impl Authorizer {
+    /// What of the body is sent along: all of it, or nothing where the provider does not want it. A longer one is refused, as
+    /// Envoy does when no part of a message is allowed.
+    pub(crate) async fn buffer(&self, body: &mut ClientBody, headers: &HeaderMap) -> Result<Bytes, LocalReply> {
+        let limit = self.config.max_body_bytes as usize;
+        if limit == 0 || headers.contains_key(header::UPGRADE) {
+            return Ok(Bytes::new());
+        }
+        match body.read_ahead(limit).await {
+            Ok(Some(whole)) => Ok(whole),
+            Ok(None) => Err(LocalReply::new(413, "request_payload_too_large").body("Payload Too Large")),
+            Err(_) => Err(LocalReply::new(400, "downstream_remote_reset").close()),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a request, which the authorizer is asked about")]
     async fn ask_http(
         &self,
         cluster: &Arc<Cluster>,
@@ -115,19 +132,21 @@ impl Authorizer {
         path: &str,
         authority: &HeaderValue,
         headers: &HeaderMap,
+        body: Bytes,
     ) -> Result<Result<Changes, LocalReply>, String> {
         let target = format!("{}{path}", self.config.path_prefix);
-        let mut request = Request::new(RequestBody::Empty);
+        let length = body.len();
+        let mut request = Request::new(if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Some(body)) });
         *request.method_mut() = method.clone();
         *request.uri_mut() = target.parse().map_err(|_| "the path cannot be sent")?;
         request.headers_mut().insert(header::HOST, authority.clone());
         for (name, value) in headers {
-            // Envoy always sends these along; a body is not sent, so its length is not either.
+            // Envoy always sends this one along.
             if *name == header::AUTHORIZATION || fits(&self.include_request_headers, name) {
                 request.headers_mut().append(name, value.clone());
             }
         }
-        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         let host = choose(cluster).await?;
         let mut connection = cluster.http1(&host).await.map_err(|error| format!("{error:?}"))?;
         let response = connection.sender.send_request(request).await.map_err(|error| error.to_string())?;
@@ -162,6 +181,7 @@ impl Authorizer {
         Ok(Err(reply))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the parts of a request, which the authorizer is asked about")]
     async fn ask_grpc(
         &self,
         cluster: &Arc<Cluster>,
@@ -170,16 +190,16 @@ impl Authorizer {
         path: &str,
         authority: &HeaderValue,
         headers: &HeaderMap,
+        body: &[u8],
     ) -> Result<Result<Changes, LocalReply>, String> {
-        let message = proto::check_request(info, method, path, authority, headers);
+        let message = proto::check_request(info, method, path, authority, headers, body);
         let mut framed = vec![0];
         framed.extend((message.len() as u32).to_be_bytes());
         framed.extend(message);
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Authority::try_from(cluster.config.service.host.as_str())
-            .ok()
-            .or_else(|| Some(Authority::from_static("ext-authz")));
+        uri.authority =
+            Authority::try_from(cluster.config.service.host.as_str()).ok().or_else(|| Some(Authority::from_static("ext-authz")));
         uri.path_and_query = Some(PathAndQuery::from_static("/envoy.service.auth.v3.Authorization/Check"));
         let mut request = Request::new(RequestBody::Whole(Some(framed.into())));
         *request.method_mut() = Method::POST;
@@ -192,8 +212,7 @@ impl Authorizer {
         let connection = cluster.http2(&host).await.map_err(|error| format!("{error:?}"))?;
         let response = connection.sender.clone().send_request(request).await.map_err(|error| error.to_string())?;
         let in_head = crate::telemetry::grpc::status(response.headers());
-        let collected =
-            Limited::new(response.into_body(), MAXIMUM_ANSWER).collect().await.map_err(|error| error.to_string())?;
+        let collected = Limited::new(response.into_body(), MAXIMUM_ANSWER).collect().await.map_err(|error| error.to_string())?;
         let status = in_head.or_else(|| collected.trailers().and_then(crate::telemetry::grpc::status));
         if status != Some(0) {
             return Err(format!("gRPC status {status:?}"));
@@ -241,12 +260,12 @@ mod proto {
         path: &str,
         authority: &HeaderValue,
         headers: &HeaderMap,
+        body: &[u8],
     ) -> Vec<u8> {
         let connection = &info.connection;
-        // HttpRequest: id = 1, method = 2, headers = 3, path = 4, host = 5, scheme = 6, protocol = 10.
+        // HttpRequest: id = 1, method = 2, headers = 3, path = 4, host = 5, scheme = 6, protocol = 10, body = 11.
         let mut http = bytes_field(2, method.as_str().as_bytes());
-        let pseudo =
-            [(":method", method.as_str().as_bytes()), (":path", path.as_bytes()), (":authority", authority.as_bytes())];
+        let pseudo = [(":method", method.as_str().as_bytes()), (":path", path.as_bytes()), (":authority", authority.as_bytes())];
         let named = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         for (name, value) in pseudo.into_iter().chain(named) {
             let mut entry = bytes_field(1, name.as_bytes());
@@ -255,6 +274,9 @@ mod proto {
         }
         http.extend(bytes_field(4, path.as_bytes()));
         http.extend(bytes_field(5, authority.as_bytes()));
+        if !body.is_empty() {
+            http.extend(bytes_field(11, String::from_utf8_lossy(body).as_bytes()));
+        }
         if let Some(facts) = &info.http {
             http.extend(bytes_field(6, facts.scheme.as_bytes()));
             http.extend(bytes_field(10, crate::telemetry::format::protocol_name(facts.version).as_bytes()));

@@ -122,8 +122,7 @@ impl Jwt {
             }
             rule.claim_headers.iter().for_each(|(name, _)| drop(headers.remove(name)));
         }
-        let found: Vec<Found> =
-            self.rules.iter().enumerate().flat_map(|(index, rule)| rule.find(index, headers, path)).collect();
+        let found: Vec<Found> = self.rules.iter().enumerate().flat_map(|(index, rule)| rule.find(index, headers, path)).collect();
         let mut accepted: Option<Claims> = None;
         let mut failure = None;
         for Found { rule: index, token, place } in found {
@@ -317,14 +316,9 @@ impl Key {
         use jsonwebtoken::jwk::{AlgorithmParameters as P, EllipticCurve};
         let key = DecodingKey::from_jwk(jwk).ok()?;
         let possible: &[Algorithm] = match &jwk.algorithm {
-            P::RSA(_) => &[
-                Algorithm::RS256,
-                Algorithm::RS384,
-                Algorithm::RS512,
-                Algorithm::PS256,
-                Algorithm::PS384,
-                Algorithm::PS512,
-            ],
+            P::RSA(_) => {
+                &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512]
+            }
             P::EllipticCurve(curve) if curve.curve == EllipticCurve::P384 => &[Algorithm::ES384],
             P::EllipticCurve(_) => &[Algorithm::ES256],
             P::OctetKey(_) => &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],

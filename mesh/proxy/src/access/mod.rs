@@ -77,11 +77,7 @@ impl HttpAccess {
                 })
             })
             .collect::<Result<_, AccessError>>()?;
-        Ok(Self {
-            custom,
-            jwt: Jwt::new(&config.jwt)?,
-            rbac: Policies::new(&config.audit, &config.deny, &config.allow)?,
-        })
+        Ok(Self { custom, jwt: Jwt::new(&config.jwt)?, rbac: Policies::new(&config.audit, &config.deny, &config.allow)? })
     }
 
     /// The first CUSTOM policy that wants to be asked.

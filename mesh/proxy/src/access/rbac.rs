@@ -56,11 +56,7 @@ enum Value {
 }
 
 impl Policies {
-    pub(super) fn new(
-        audit: &[config::Policy],
-        deny: &[config::Policy],
-        allow: &[config::Policy],
-    ) -> Result<Self, AccessError> {
+    pub(super) fn new(audit: &[config::Policy], deny: &[config::Policy], allow: &[config::Policy]) -> Result<Self, AccessError> {
         let compile = |policies: &[config::Policy]| policies.iter().map(Policy::new).collect::<Result<_, _>>();
         Ok(Self { audit: compile(audit)?, deny: compile(deny)?, allow: compile(allow)? })
     }
@@ -110,11 +106,8 @@ impl Policies {
 
 impl Policy {
     pub(super) fn new(policy: &config::Policy) -> Result<Self, AccessError> {
-        let failed = |source| AccessError::Policy {
-            namespace: policy.origin.namespace.clone(),
-            name: policy.origin.name.clone(),
-            source,
-        };
+        let failed =
+            |source| AccessError::Policy { namespace: policy.origin.namespace.clone(), name: policy.origin.name.clone(), source };
         let rules = policy.rules.iter().map(Rule::new).collect::<Result<_, _>>().map_err(failed)?;
         Ok(Self { origin: policy.origin.clone(), dry_run: policy.dry_run, rules })
     }
@@ -182,7 +175,8 @@ impl Condition {
     }
 
     fn matches(&self, input: &AccessInput<'_>) -> bool {
-        (self.values.is_empty() || self.any(&self.values, input)) && (self.not_values.is_empty() || !self.any(&self.not_values, input))
+        (self.values.is_empty() || self.any(&self.values, input))
+            && (self.not_values.is_empty() || !self.any(&self.not_values, input))
     }
 
     fn any(&self, values: &[Value], input: &AccessInput<'_>) -> bool {
@@ -242,9 +236,7 @@ fn any_ip(values: &[Value], ip: IpAddr) -> bool {
 fn any_claim<S: AsRef<str>>(values: &[Value], input: &AccessInput<'_>, path: &[S]) -> bool {
     let Some(claims) = input.claims else { return false };
     let found = path.iter().try_fold(claims, |value, key| value.get(key.as_ref()));
-    found.is_some_and(|found| {
-        value_strings(found).iter().any(|have| values.iter().any(|wanted| wanted.matches_text(have)))
-    })
+    found.is_some_and(|found| value_strings(found).iter().any(|have| values.iter().any(|wanted| wanted.matches_text(have))))
 }
 
 impl Value {

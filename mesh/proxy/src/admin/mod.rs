@@ -125,7 +125,8 @@ fn answer(proxy: &Arc<Shared>, request: &Request<Incoming>) -> Response<Full<Byt
             text("OK\n".to_owned())
         }
         "/healthcheck/fail" | "/healthcheck/ok" | "/reset_counters" => {
-            let reason = format!("{path} has no effect here: this proxy has no health check filter, and never resets its counters\n");
+            let reason =
+                format!("{path} has no effect here: this proxy has no health check filter, and never resets its counters\n");
             reply(StatusCode::NOT_IMPLEMENTED, "text/plain", reason)
         }
         _ => reply(StatusCode::NOT_FOUND, "text/plain", format!("invalid path. {HELP}")),

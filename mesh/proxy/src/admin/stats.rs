@@ -39,23 +39,18 @@ fn collect(proxy: &Shared) -> Vec<Stat> {
         ("listener.no_filter_chain_match", true, counters.no_filter_chain_match.get()),
         ("listener.ssl.handshake", true, counters.tls_handshakes.get()),
         ("listener.ssl.connection_error", true, counters.tls_errors.get()),
+        ("http.downstream_cx_protocol_error", true, counters.malformed_requests.get()),
         ("server.uptime", false, proxy.started.elapsed().as_secs()),
         ("server.live", false, u64::from(proxy.is_ready())),
         ("server.total_connections", false, proxy.open_connections() as u64),
         ("tracing.spans_dropped", true, counters.spans_dropped.get()),
         ("metrics.series_dropped", true, proxy.metrics.dropped.get()),
     ];
-    let mut stats: Vec<Stat> = own
-        .into_iter()
-        .map(|(name, counter, value)| Stat { cluster: None, name: name.to_owned(), counter, value })
-        .collect();
+    let mut stats: Vec<Stat> =
+        own.into_iter().map(|(name, counter, value)| Stat { cluster: None, name: name.to_owned(), counter, value }).collect();
     for cluster in snapshot.clusters.values() {
-        let of_cluster = |name: &str, counter, value| Stat {
-            cluster: Some(cluster.name.to_string()),
-            name: name.to_owned(),
-            counter,
-            value,
-        };
+        let of_cluster =
+            |name: &str, counter, value| Stat { cluster: Some(cluster.name.to_string()), name: name.to_owned(), counter, value };
         stats.extend(cluster.stats.values().into_iter().map(|(name, counter, value)| {
             let name = match name.strip_prefix("outlier_detection_") {
                 Some(rest) => format!("outlier_detection.{rest}"),

@@ -134,7 +134,8 @@ pub(crate) fn proxy_header(version: ProxyProtocol, client: ClientAddresses) -> V
     match version {
         ProxyProtocol::V1 => {
             let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
-            format!("PROXY {family} {} {} {} {}\r\n", source.ip(), destination.ip(), source.port(), destination.port()).into_bytes()
+            format!("PROXY {family} {} {} {} {}\r\n", source.ip(), destination.ip(), source.port(), destination.port())
+                .into_bytes()
         }
         ProxyProtocol::V2 => {
             let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
@@ -170,8 +171,7 @@ mod tests {
 
     #[test]
     fn the_proxy_protocol_header_names_both_ends_of_the_clients_connection() {
-        let client =
-            ClientAddresses { source: "10.0.0.1:4321".parse().unwrap(), destination: "10.0.0.2:80".parse().unwrap() };
+        let client = ClientAddresses { source: "10.0.0.1:4321".parse().unwrap(), destination: "10.0.0.2:80".parse().unwrap() };
         assert_eq!(proxy_header(ProxyProtocol::V1, client), b"PROXY TCP4 10.0.0.1 10.0.0.2 4321 80\r\n");
         let v2 = proxy_header(ProxyProtocol::V2, client);
         assert_eq!(&v2[..16], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c");

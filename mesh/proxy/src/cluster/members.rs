@@ -247,7 +247,11 @@ mod tests {
     const ROUND_ROBIN: LoadBalancer = LoadBalancer::RoundRobin { warmup_ms: 0 };
 
     fn member(last: u8, weight: u32, priority: u32) -> Member {
-        Member { host: Host::new(SocketAddr::from(([10, 0, 0, last], 80)), Default::default(), &Peers::new(10)), weight, priority }
+        Member {
+            host: Host::new(SocketAddr::from(([10, 0, 0, last], 80)), Default::default(), &Peers::new(10)),
+            weight,
+            priority,
+        }
     }
 
     fn shares(members: &Members, balancer: LoadBalancer, picks: usize) -> BTreeMap<SocketAddr, usize> {

@@ -278,6 +278,9 @@ impl Drop for Cluster {
         }
         for member in &self.members.load().all {
             member.host.pool.close_all();
+            if member.host.health.ejected() {
+                self.stats.outlier_detection_ejections_active.decrement();
+            }
         }
         for host in self.dynamic.load().values() {
             host.pool.close_all();

@@ -78,11 +78,7 @@ pub(crate) fn observe(cluster: &Cluster, host: &Host, outcome: HostOutcome) {
             count(&health.consecutive_local, false, 0);
             let gateway = count(&health.consecutive_gateway, matches!(status, 502..=504), config.consecutive_gateway_errors);
             let server = count(&health.consecutive_5xx, status >= 500, config.consecutive_5xx);
-            if server {
-                Some(Detector::Consecutive5xx)
-            } else {
-                gateway.then_some(Detector::ConsecutiveGateway)
-            }
+            if server { Some(Detector::Consecutive5xx) } else { gateway.then_some(Detector::ConsecutiveGateway) }
         }
         HostOutcome::LocalFailure if config.split_local_errors => {
             count(&health.consecutive_local, true, config.consecutive_local_origin_failures).then_some(Detector::ConsecutiveLocal)
@@ -91,11 +87,7 @@ pub(crate) fn observe(cluster: &Cluster, host: &Host, outcome: HostOutcome) {
         HostOutcome::LocalFailure => {
             let gateway = count(&health.consecutive_gateway, true, config.consecutive_gateway_errors);
             let server = count(&health.consecutive_5xx, true, config.consecutive_5xx);
-            if server {
-                Some(Detector::Consecutive5xx)
-            } else {
-                gateway.then_some(Detector::ConsecutiveGateway)
-            }
+            if server { Some(Detector::Consecutive5xx) } else { gateway.then_some(Detector::ConsecutiveGateway) }
         }
     };
     if let Some(detector) = detected {

@@ -14,6 +14,7 @@ use super::Cluster;
 use super::breaker::{Permit, Resource};
 use super::connect::{self, ConnectError, Transport};
 use super::host::Host;
+use super::stats::ClusterStats;
 use crate::http::body::RequestBody;
 use crate::tls::client::Inner;
 use crate::tls::peer::PeerCertificate;
@@ -135,6 +136,8 @@ impl Idle {
 struct Occupancy {
     _permit: Permit,
     cluster: Weak<Cluster>,
+    /// They outlive the cluster.
+    stats: Arc<ClusterStats>,
     host: Arc<Host>,
 }
 
@@ -142,9 +145,9 @@ impl Drop for Occupancy {
     fn drop(&mut self) {
         self.host.pool.open.fetch_sub(1, Ordering::Relaxed);
         self.host.stats.cx_active.decrement();
+        self.stats.upstream_cx_active.decrement();
+        self.stats.upstream_cx_destroy.increment();
         if let Some(cluster) = self.cluster.upgrade() {
-            cluster.stats.upstream_cx_active.decrement();
-            cluster.stats.upstream_cx_destroy.increment();
             cluster.wake_waiting();
         }
     }
@@ -208,7 +211,7 @@ impl Pool {
         host.pool.open.fetch_add(1, Ordering::Relaxed);
         host.stats.cx_active.increment();
         cluster.stats.upstream_cx_active.increment();
-        Some(Occupancy { _permit: permit, cluster: Arc::downgrade(cluster), host: host.clone() })
+        Some(Occupancy { _permit: permit, cluster: Arc::downgrade(cluster), stats: cluster.stats.clone(), host: host.clone() })
     }
 }
 

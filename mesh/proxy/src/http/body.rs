@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -65,15 +66,74 @@ impl Progress {
     }
 }
 
+/// A client's body, of which a beginning may have been read already.
+pub(crate) struct ClientBody {
+    beginning: Option<Bytes>,
+    incoming: Incoming,
+}
+
+impl ClientBody {
+    pub(crate) fn new(incoming: Incoming) -> Self {
+        Self { beginning: None, incoming }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.beginning.is_none() && self.incoming.is_end_stream()
+    }
+
+    /// Reads the whole body ahead, up to `limit` bytes; it can still be sent afterwards. `None` if it is longer.
+    pub(crate) async fn read_ahead(&mut self, limit: usize) -> Result<Option<Bytes>, hyper::Error> {
+        let mut read = BytesMut::new();
+        let mut whole = true;
+        while !self.incoming.is_end_stream() {
+            match self.incoming.frame().await {
+                None => break,
+                Some(Err(error)) => return Err(error),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        read.extend_from_slice(data);
+                    }
+                }
+            }
+            if read.len() > limit {
+                whole = false;
+                break;
+            }
+        }
+        let read = read.freeze();
+        self.beginning = (!read.is_empty()).then(|| read.clone());
+        Ok(whole.then_some(read))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.beginning.take() {
+            Some(beginning) => Poll::Ready(Some(Ok(Frame::data(beginning)))),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead = self.beginning.as_ref().map_or(0, |beginning| beginning.len() as u64);
+        match self.incoming.size_hint().exact() {
+            Some(exact) => SizeHint::with_exact(exact + ahead),
+            None => SizeHint::default(),
+        }
+    }
+}
+
 /// The client's body, counted.
 pub(crate) struct Counted {
-    incoming: Incoming,
+    incoming: ClientBody,
     progress: Arc<Progress>,
     grpc: Option<MessageCounter>,
 }
 
 impl Counted {
-    pub(crate) fn new(incoming: Incoming, grpc: bool) -> Self {
+    pub(crate) fn new(incoming: ClientBody, grpc: bool) -> Self {
         Self { incoming, progress: Arc::default(), grpc: grpc.then(MessageCounter::default) }
     }
 
@@ -82,7 +142,7 @@ impl Counted {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let frame = ready!(self.incoming.poll(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

@@ -159,7 +159,9 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .flat_map(|value| value.split(','))
             .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
             // Never by a client's word what this proxy vouches for.
-            .filter(|name| !name.as_str().starts_with("x-forwarded-") && !name.as_str().starts_with("x-envoy-") && *name != header::HOST)
+            .filter(|name| {
+                !name.as_str().starts_with("x-forwarded-") && !name.as_str().starts_with("x-envoy-") && *name != header::HOST
+            })
             .collect();
         headers.remove(header::CONNECTION);
         named.iter().filter(|name| **name != header::UPGRADE).for_each(|name| drop(headers.remove(name)));

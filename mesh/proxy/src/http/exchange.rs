@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     pub(crate) trail: Option<Box<Trail>>,
     /// The client told who it is, so it is told who we are.
     pub(crate) tells_peer: bool,
+    /// What the caller's proxy calls the operation.
+    pub(crate) operation: Option<String>,
     /// The response is out, or never will be for a reason that is recorded.
     pub(crate) complete: bool,
 }

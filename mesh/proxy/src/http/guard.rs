@@ -59,15 +59,7 @@ pub(crate) struct Framing {
 
 impl Framing {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            state: State::RequestLine,
-            partial: Vec::new(),
-            limit,
-            length: None,
-            chunked: false,
-            hosts: 0,
-            upgrade: false,
-        }
+        Self { state: State::RequestLine, partial: Vec::new(), limit, length: None, chunked: false, hosts: 0, upgrade: false }
     }
 
     /// Whether a head has begun and not ended.
@@ -318,7 +310,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &[u8] = b"\r\nPOST /a HTTP/1.1\r\nHost: x\r\ntransfer-encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n0\r\nx: y\r\n\r\n\
+    const GOOD: &[u8] =
+        b"\r\nPOST /a HTTP/1.1\r\nHost: x\r\ntransfer-encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n0\r\nx: y\r\n\r\n\
         PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n\n\nGET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
     #[test]

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use meshlab_proxy_config::{AbortStatus, Direction};
 
+use super::body::ClientBody;
 use super::edge;
 use super::exchange::{Exchange, ResponseBody, head_bytes};
 use super::local_reply::LocalReply;
@@ -68,10 +69,11 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
         span: None,
         trail: None,
         tells_peer: false,
+        operation: None,
         complete: false,
     });
     let upgrade_request = upgrade::requested(&request);
-    let (mut received, body, client_upgrade) = match receive(request, &mut exchange, upgrade_request.is_some()) {
+    let (mut received, mut body, client_upgrade) = match receive(request, &mut exchange, upgrade_request.is_some()) {
         Ok(received) => received,
         Err(reply) => return reply.into_response(exchange),
     };
@@ -89,7 +91,7 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
     start_trail(&mut exchange, context, settings, &mut received.headers);
     learn_client(&mut exchange, &mut received.headers);
 
-    let claims = match authorize(&mut exchange, settings, &mut received, client).await {
+    let claims = match authorize(&mut exchange, settings, &mut received, &mut body, client).await {
         Ok(claims) => claims,
         Err(reply) => return reply.into_response(exchange),
     };
@@ -120,7 +122,7 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
             CorsDecision::Pass => {}
             CorsDecision::Allowed(origin) => cors_origin = Some(origin),
             CorsDecision::Preflight(headers) => {
-                let reply = LocalReply { headers, ..LocalReply::new(200, "cors_response") };
+                let reply = LocalReply { headers: Box::new(headers), ..LocalReply::new(200, "cors_response") };
                 return reply.into_response(exchange);
             }
         }
@@ -150,9 +152,8 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
         Action::Forward(forward) => {
             let mut upgrade = None;
             if let Some(protocol) = upgrade_request {
-                let allowed = protocol
-                    .to_str()
-                    .is_ok_and(|name| forward.upgrades.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)));
+                let allowed =
+                    protocol.to_str().is_ok_and(|name| forward.upgrades.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)));
                 let Some(client) = client_upgrade.filter(|_| allowed) else {
                     return LocalReply::new(403, "upgrade_failed").into_response(exchange);
                 };
@@ -174,12 +175,11 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
 }
 
 /// Takes a request apart, and refuses what Envoy's codec refuses.
-#[expect(clippy::type_complexity, reason = "the three parts of a request, used once")]
 fn receive(
     mut request: Request<Incoming>,
     exchange: &mut Exchange,
     upgrade: bool,
-) -> Result<(Received, Incoming, Option<hyper::upgrade::OnUpgrade>), LocalReply> {
+) -> Result<(Received, ClientBody, Option<hyper::upgrade::OnUpgrade>), LocalReply> {
     let version = request.version();
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -210,7 +210,7 @@ fn receive(
         begin(exchange, &received);
         return Err(LocalReply::new(404, "missing_path_rejected").close());
     }
-    Ok((received, body, client_upgrade))
+    Ok((received, ClientBody::new(body), client_upgrade))
 }
 
 /// Remembers what logs and metrics will say of the request.
@@ -253,7 +253,8 @@ fn start_trail(exchange: &mut Exchange, context: &HttpContext, settings: &HttpCh
 /// The workload that sent the request, as its proxy tells.
 fn learn_client(exchange: &mut Exchange, headers: &mut HeaderMap) {
     if exchange.info.connection.direction == Direction::Inbound {
-        headers.remove(edge::DECORATOR);
+        // The caller's proxy names the operation; it becomes the name of this side's span.
+        exchange.operation = headers.remove(edge::DECORATOR).and_then(|name| name.to_str().ok().map(str::to_owned));
         headers.remove(edge::PEER_METADATA_ID);
         if let Some(told) = headers.remove(edge::PEER_METADATA) {
             exchange.info.peer = exchange.proxy.metrics.peers.decode(told.as_bytes());
@@ -270,11 +271,13 @@ async fn authorize(
     exchange: &mut Exchange,
     settings: &HttpChain,
     received: &mut Received,
+    body: &mut ClientBody,
     client: IpAddr,
 ) -> Result<Option<Claims>, LocalReply> {
     if !settings.access.custom.is_empty() {
         let input = input(&exchange.info, received, client, None);
         if let Some(policy) = settings.access.custom_policy(&input) {
+            let sent_along = policy.authorizer.buffer(body, &received.headers).await?;
             let snapshot = exchange.proxy.snapshot.load_full();
             let asked = crate::access::ext_authz::ask(
                 policy,
@@ -284,6 +287,7 @@ async fn authorize(
                 &received.path,
                 &received.authority,
                 &received.headers,
+                sent_along,
             )
             .await;
             if let Some(trail) = &mut exchange.trail {
@@ -336,12 +340,7 @@ fn check_policies(
 }
 
 /// What policies look at.
-fn input<'a>(
-    info: &'a StreamInfo,
-    received: &'a Received,
-    client: IpAddr,
-    claims: Option<&'a Claims>,
-) -> AccessInput<'a> {
+fn input<'a>(info: &'a StreamInfo, received: &'a Received, client: IpAddr, claims: Option<&'a Claims>) -> AccessInput<'a> {
     AccessInput {
         connection: &info.connection,
         remote: client,
@@ -417,8 +416,7 @@ async fn inject_fault(exchange: &mut Exchange, route: &Route) -> Option<LocalRep
 /// A route's own answer: its response headers apply.
 fn answer(exchange: Box<Exchange>, route: &Route, context: &ResponseContext, mut reply: LocalReply) -> Response<ResponseBody> {
     {
-        let view =
-            View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
+        let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
         route.response_headers.apply(&mut reply.headers, view);
     }
     context.decorate(route, &mut reply.headers);

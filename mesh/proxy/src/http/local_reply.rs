@@ -15,7 +15,8 @@ pub(crate) struct LocalReply {
     pub(crate) body: Cow<'static, str>,
     pub(crate) details: Cow<'static, str>,
     pub(crate) flags: Flags,
-    pub(crate) headers: HeaderMap,
+    /// Boxed: replies are carried as errors, and a map is large.
+    pub(crate) headers: Box<HeaderMap>,
     /// The gRPC status, where it is not the one that stands for the HTTP status.
     pub(crate) grpc_status: Option<u32>,
     /// The connection is closed after it.
@@ -34,7 +35,7 @@ impl LocalReply {
             body: Cow::Borrowed(""),
             details: details.into(),
             flags: Flags::NONE,
-            headers: HeaderMap::new(),
+            headers: Box::default(),
             grpc_status: None,
             close: false,
         }
@@ -68,7 +69,7 @@ impl LocalReply {
         info.details = self.details;
         let is_grpc = info.http.as_ref().is_some_and(|http| http.grpc);
         let version = info.http.as_ref().map_or(Version::HTTP_11, |http| http.version);
-        let mut headers = self.headers;
+        let mut headers = *self.headers;
         let (status, body) = if is_grpc && self.status != 301 {
             let status = self.grpc_status.unwrap_or_else(|| grpc::status_of_http(self.status));
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

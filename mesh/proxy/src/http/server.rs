@@ -17,12 +17,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use super::exchange::ResponseBody;
 use super::guard::Guarded;
 use super::handler;
+use crate::flags::Flags;
 use crate::io::BoxIo;
 use crate::listener::chain::{ChainKind, HttpChain};
 use crate::proxy::Shared;
 use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
-use crate::stream::Downstream;
+use crate::stream::{Downstream, StreamInfo};
 
 /// One client connection that speaks HTTP.
 pub(crate) struct HttpContext {
@@ -132,6 +133,16 @@ pub(crate) async fn serve_http2(context: HttpContext, io: BoxIo) {
     drive(connection, |connection| connection.graceful_shutdown(), &context).await;
 }
 
+/// What the codec refused never became a request; it is logged and counted all the same.
+fn report_malformed(context: &HttpContext, error: &hyper::Error) {
+    let mut info = StreamInfo::new(context.connection.clone());
+    info.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR);
+    (info.status, info.details) =
+        if error.is_parse_too_large() { (431, "http1.headers_too_large".into()) } else { (400, "http1.codec_error".into()) };
+    context.proxy.counters.malformed_requests.increment();
+    crate::tcp::proxy::log_refused(&context.proxy, info);
+}
+
 /// Runs a connection, with an eye on idleness and draining.
 async fn drive<C>(connection: C, shut_down: impl Fn(Pin<&mut C>), context: &HttpContext)
 where
@@ -151,6 +162,9 @@ where
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, peer = %context.connection.peer, "client connection ended");
+                    if error.is_parse() {
+                        report_malformed(context, &error);
+                    }
                 }
                 return;
             }

@@ -60,10 +60,7 @@ pub(crate) struct TcpChain {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListenerError {
     #[error("filter chain {chain}: {source}")]
-    Access {
-        chain: String,
-        source: AccessError,
-    },
+    Access { chain: String, source: AccessError },
     #[error("filter chain {0}: a TCP proxy needs a cluster with a weight")]
     NoCluster(String),
 }
@@ -148,7 +145,12 @@ impl Listener {
                 return Some(0);
             }
             let ip = candidate.destination?.ip();
-            matches.prefix_ranges.iter().filter(|range| range.contains(&ip)).map(|range| 1 + usize::from(range.prefix_len())).max()
+            matches
+                .prefix_ranges
+                .iter()
+                .filter(|range| range.contains(&ip))
+                .map(|range| 1 + usize::from(range.prefix_len()))
+                .max()
         });
         keep_best(&mut chains, |matches| {
             if matches.server_names.is_empty() {
@@ -264,8 +266,7 @@ mod tests {
 
     #[test]
     fn the_most_specific_server_name_wins() {
-        let named =
-            |name: &str| chain(name, FilterChainMatch { server_names: vec![name.into()], ..FilterChainMatch::default() });
+        let named = |name: &str| chain(name, FilterChainMatch { server_names: vec![name.into()], ..FilterChainMatch::default() });
         let listener = listener(vec![named("*.com"), named("a.example.com"), named("*.example.com")], true);
         for (name, wanted) in
             [("a.example.com", "a.example.com"), ("b.example.com", "*.example.com"), ("b.com", "*.com"), ("b.org", "default")]
@@ -284,7 +285,8 @@ mod tests {
             application_protocols: vec!["istio".into(), "istio-http/1.1".into()],
             ..FilterChainMatch::default()
         };
-        let raw = FilterChainMatch { destination_port: Some(8080), transport: Some(Transport::Raw), ..FilterChainMatch::default() };
+        let raw =
+            FilterChainMatch { destination_port: Some(8080), transport: Some(Transport::Raw), ..FilterChainMatch::default() };
         let other_tls = FilterChainMatch { destination_port: Some(8080), ..FilterChainMatch::default() };
         let listener = listener(vec![chain("tls", tls), chain("raw", raw), chain("passthrough", other_tls)], false);
         let destination = Some("10.0.0.1:8080".parse().unwrap());

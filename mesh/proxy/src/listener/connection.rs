@@ -124,11 +124,7 @@ async fn dispatch(
     }
 }
 
-async fn terminate(
-    proxy: &Shared,
-    tls: &ServerTls,
-    io: BoxIo,
-) -> std::io::Result<(BoxIo, TlsFacts, Option<String>)> {
+async fn terminate(proxy: &Shared, tls: &ServerTls, io: BoxIo) -> std::io::Result<(BoxIo, TlsFacts, Option<String>)> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
     let config = {
         let hello = start.client_hello();
@@ -136,12 +132,9 @@ async fn terminate(
     };
     let stream = start.into_stream(config).await?;
     let session = stream.get_ref().1;
-    let certificate =
-        session.peer_certificates().and_then(<[_]>::first).and_then(PeerCertificate::parse).map(Arc::new);
-    let principal = certificate
-        .as_ref()
-        .and_then(|certificate| certificate.spiffe_id.as_deref())
-        .map(|id| proxy.metrics.peers.name(id));
+    let certificate = session.peer_certificates().and_then(<[_]>::first).and_then(PeerCertificate::parse).map(Arc::new);
+    let principal =
+        certificate.as_ref().and_then(|certificate| certificate.spiffe_id.as_deref()).map(|id| proxy.metrics.peers.name(id));
     let facts = TlsFacts {
         version: match session.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",

@@ -57,11 +57,7 @@ pub(crate) struct Route {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RouteError {
     #[error("virtual host {host}, route {route}: {source}")]
-    Route {
-        host: String,
-        route: String,
-        source: MatchError,
-    },
+    Route { host: String, route: String, source: MatchError },
     #[error("virtual host {host}, route {route}: {reason}")]
     Invalid { host: String, route: String, reason: String },
     #[error("domain {domain} stands in two virtual hosts, {first} and {second}")]
@@ -90,8 +86,8 @@ impl RouteTable {
             }
             table.hosts.push(Arc::new(VirtualHost::new(host)?));
         }
-        table.suffixes.sort_by(|a, b| b.0.cmp(&a.0));
-        table.prefixes.sort_by(|a, b| b.0.cmp(&a.0));
+        table.suffixes.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+        table.prefixes.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
         Ok(table)
     }
 

@@ -61,7 +61,8 @@ impl Redirect {
             (None, _) => original_host,
         };
         let derived = self.port.is_some();
-        let port = port.filter(|port| !derived || Some(*port) != default(scheme)).map(|port| format!(":{port}")).unwrap_or_default();
+        let port =
+            port.filter(|port| !derived || Some(*port) != default(scheme)).map(|port| format!(":{port}")).unwrap_or_default();
         let path = match &self.path {
             Some(rewrite) => rewrite.apply(matcher, target.path_and_query),
             None => target.path_and_query.to_owned(),

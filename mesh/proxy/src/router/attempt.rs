@@ -125,9 +125,7 @@ impl From<PoolError> for Failure {
         match error {
             PoolError::Overflow => Self::new(ResetReason::Overflow),
             PoolError::Connect(ConnectError::Timeout) => Self::new(ResetReason::ConnectTimeout),
-            PoolError::Connect(error) => {
-                Self { reason: ResetReason::ConnectFailure, transport: Some(error.to_string()) }
-            }
+            PoolError::Connect(error) => Self { reason: ResetReason::ConnectFailure, transport: Some(error.to_string()) },
         }
     }
 }
@@ -193,8 +191,7 @@ pub(crate) async fn send(
         let permit = request_permit(cluster)?;
         info.upstream = Some(connection.facts.clone());
         let request = outgoing.request(true, attempt, may_retry).ok_or(Failure::new(ResetReason::ProtocolError))?;
-        let response =
-            connection.sender.clone().send_request(request).await.map_err(|error| failed(&error, cluster))?;
+        let response = connection.sender.clone().send_request(request).await.map_err(|error| failed(&error, cluster))?;
         let stream = UpstreamStream {
             cluster: cluster.clone(),
             host: host.clone(),

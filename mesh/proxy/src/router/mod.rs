@@ -316,8 +316,7 @@ fn respond(
         parts.headers.insert(edge::SERVICE_TIME, HeaderValue::from(milliseconds));
     }
     {
-        let view =
-            View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
+        let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
         // One destination's changes come last, as Istio appends them; of several, Envoy makes a destination's first.
         if forward.destinations.len() == 1 {
             route.response_headers.apply(&mut parts.headers, view);

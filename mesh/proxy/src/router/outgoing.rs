@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::Target;
 use super::retry::Policy;
-use crate::http::body::{Counted, Progress, Replay, RequestBody};
+use crate::http::body::{ClientBody, Counted, Progress, Replay, RequestBody};
 use crate::http::edge;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Received;
@@ -47,9 +46,9 @@ enum OutgoingBody {
 }
 
 impl Outgoing {
-    pub(crate) fn new(received: Received, scheme: Scheme, body: Incoming, grpc: bool) -> Self {
+    pub(crate) fn new(received: Received, scheme: Scheme, body: ClientBody, grpc: bool) -> Self {
         let Received { method, version, authority, path, headers } = received;
-        let body = if http_body::Body::is_end_stream(&body) {
+        let body = if body.is_empty() {
             OutgoingBody::Empty
         } else {
             let counted = Counted::new(body, grpc);

@@ -64,7 +64,10 @@ pub(crate) enum RetryDecision {
     LimitExceeded,
     /// There would be, but too many are under way in the cluster.
     Overflow,
-    Yes { backoff: Duration, permit: Permit },
+    Yes {
+        backoff: Duration,
+        permit: Permit,
+    },
 }
 
 impl RetryState {
@@ -153,7 +156,9 @@ fn wants_after_reset(policy: &Policy, reason: ResetReason) -> bool {
         ResetReason::Overflow | ResetReason::ClientBody => false,
         // No answer at all counts as the 5xx that the client would get.
         _ if on(RetryOn::ServerError) || on(RetryOn::GatewayError) || on(RetryOn::Reset) => true,
-        ResetReason::ConnectFailure | ResetReason::ConnectTimeout => on(RetryOn::ConnectFailure) || on(RetryOn::ResetBeforeRequest),
+        ResetReason::ConnectFailure | ResetReason::ConnectTimeout => {
+            on(RetryOn::ConnectFailure) || on(RetryOn::ResetBeforeRequest)
+        }
         ResetReason::RefusedStream => on(RetryOn::RefusedStream) || on(RetryOn::ResetBeforeRequest),
         ResetReason::ConnectionTermination => on(RetryOn::ResetBeforeRequest),
         ResetReason::RemoteReset | ResetReason::ProtocolError | ResetReason::PerTryTimeout => false,

@@ -64,7 +64,8 @@ impl OneWay {
                 return Poll::Ready(Ok(()));
             }
             while self.start < self.end {
-                let written = ready!(Pin::new(&mut *writer).poll_write(cx, &self.buffer[self.start..self.end])).map_err(|_| Side::Writing)?;
+                let written = ready!(Pin::new(&mut *writer).poll_write(cx, &self.buffer[self.start..self.end]))
+                    .map_err(|_| Side::Writing)?;
                 if written == 0 {
                     return Poll::Ready(Err(Side::Writing));
                 }

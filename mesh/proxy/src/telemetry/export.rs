@@ -48,7 +48,8 @@ pub(crate) fn start(exchange: &mut Exchange, headers: &mut HeaderMap, route: &Ro
     };
     context.inject(headers, tracing.exporter);
     if context.sampled {
-        let name = (!route.operation.is_empty()).then(|| route.operation.clone());
+        let own = (!route.operation.is_empty()).then(|| route.operation.clone());
+        let name = exchange.operation.take().or(own);
         exchange.span = Some(OpenSpan { context, name });
     }
 }
@@ -168,7 +169,8 @@ pub(crate) async fn run(proxy: std::sync::Weak<Shared>, mut spans: mpsc::Receive
 async fn send(cluster: &Arc<Cluster>, tracing: &Tracing, spans: &[Span]) -> Result<(), String> {
     cluster.warmed().await;
     let host = cluster.choose(Choice::default()).ok_or("no healthy upstream")?;
-    let authority = if cluster.config.service.host.is_empty() { "collector".to_owned() } else { cluster.config.service.host.clone() };
+    let authority =
+        if cluster.config.service.host.is_empty() { "collector".to_owned() } else { cluster.config.service.host.clone() };
     let (path, content_type, body) = match tracing.exporter {
         SpanExporter::Zipkin => ("/api/v2/spans", "application/json", zipkin(spans)),
         SpanExporter::OtlpHttp => ("/v1/traces", "application/x-protobuf", otlp(spans)),

@@ -326,7 +326,9 @@ impl Parser {
         }
         if self.tokens.get(self.at) == Some(&Token::Name("in".to_owned())) {
             self.at += 1;
-            let Expression::Literal(Value::Text(name)) = left else { return Err("only a header name can be in a map".to_owned()) };
+            let Expression::Literal(Value::Text(name)) = left else {
+                return Err("only a header name can be in a map".to_owned());
+            };
             let path = self.path()?;
             if path != "request.headers" {
                 return Err(format!("{path:?} is not a map that is supported here"));
@@ -433,9 +435,7 @@ impl Parser {
             "startsWith" => Ok(Expression::StartsWith(receiver, argument)),
             "endsWith" => Ok(Expression::EndsWith(receiver, argument)),
             "contains" => Ok(Expression::Contains(receiver, argument)),
-            "matches" => {
-                Ok(Expression::Matches(receiver, partial_regex(&argument).map_err(|error| error.to_string())?))
-            }
+            "matches" => Ok(Expression::Matches(receiver, partial_regex(&argument).map_err(|error| error.to_string())?)),
             other => Err(format!("function {other:?} is not supported here")),
         }
     }
@@ -456,7 +456,9 @@ mod tests {
         ] {
             assert!(Filter::new(good).is_ok(), "{good}: {:?}", Filter::new(good));
         }
-        for bad in ["", "response.code >", "size(request.headers) > 1", "a.b.c == 1", "'open", "(response.code == 1", &"(".repeat(100)] {
+        for bad in
+            ["", "response.code >", "size(request.headers) > 1", "a.b.c == 1", "'open", "(response.code == 1", &"(".repeat(100)]
+        {
             assert!(Filter::new(bad).is_err(), "{bad}");
         }
     }

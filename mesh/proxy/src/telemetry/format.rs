@@ -456,7 +456,7 @@ fn write_time(time: std::time::SystemTime, format: Option<&str>, out: &mut Strin
     // Envoy's own digits of fractions of seconds.
     let format = match format {
         None => "%Y-%m-%dT%H:%M:%S%.3fZ".to_owned(),
-        Some(format) => format.replace("%E3S", "%S%.3f").replace("%E6S", "%S%.6f").replace("%3f", "%3f"),
+        Some(format) => format.replace("%E3S", "%S%.3f").replace("%E6S", "%S%.6f"),
     };
     match jiff::fmt::strtime::format(&format, &timestamp.to_zoned(jiff::tz::TimeZone::UTC)) {
         Ok(text) => {

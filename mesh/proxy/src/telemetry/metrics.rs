@@ -17,8 +17,25 @@ use crate::flags::Flags;
 
 /// Envoy's default histogram buckets, which Istio keeps: milliseconds, or bytes.
 pub(crate) const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0, 300_000.0, 600_000.0,
-    1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// A distribution.
@@ -335,10 +352,7 @@ impl Metrics {
             Some(http) if http.grpc => Protocol::Grpc,
             Some(_) => Protocol::Http,
         };
-        let tags = telemetry
-            .metrics
-            .has_tags()
-            .then(|| Arc::new(telemetry.metrics.changes(view, reporter == Reporter::Source)));
+        let tags = telemetry.metrics.has_tags().then(|| Arc::new(telemetry.metrics.changes(view, reporter == Reporter::Source)));
         let labels = Labels {
             reporter,
             workload: telemetry.workload.clone(),
@@ -384,8 +398,11 @@ impl Metrics {
             return None;
         }
         let client = labels.reporter == Reporter::Source;
-        let disabled =
-            Metric::ALL.iter().map(|(metric, ..)| *metric).filter(|metric| telemetry.metrics.is_disabled(*metric, client)).collect();
+        let disabled = Metric::ALL
+            .iter()
+            .map(|(metric, ..)| *metric)
+            .filter(|metric| telemetry.metrics.is_disabled(*metric, client))
+            .collect();
         let series = Arc::new(Series::new(labels, disabled));
         let mut grown = AHashMap::clone(&current);
         grown.insert(key, series.clone());
@@ -509,12 +526,15 @@ impl Labels {
             put(&format!("{side}_app"), or_unknown(&peer.app));
             put(&format!("{side}_version"), or_unknown(&peer.version));
             put(&format!("{side}_canonical_service"), or_unknown(&peer.canonical_service));
-            put(&format!("{side}_canonical_revision"), if peer.canonical_revision.is_empty() {
-                // Istio's default once a workload is known at all.
-                if peer.canonical_service.is_empty() { "unknown".to_owned() } else { "latest".to_owned() }
-            } else {
-                peer.canonical_revision.clone()
-            });
+            put(
+                &format!("{side}_canonical_revision"),
+                if peer.canonical_revision.is_empty() {
+                    // Istio's default once a workload is known at all.
+                    if peer.canonical_service.is_empty() { "unknown".to_owned() } else { "latest".to_owned() }
+                } else {
+                    peer.canonical_revision.clone()
+                },
+            );
             put(&format!("{side}_cluster"), or_unknown(&peer.cluster));
             put(&format!("{side}_workload"), or_unknown(&peer.workload));
             put(&format!("{side}_workload_namespace"), or_unknown(&peer.namespace));

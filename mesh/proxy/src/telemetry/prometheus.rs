@@ -10,8 +10,11 @@ use super::metrics::{BUCKETS, Histogram};
 pub(crate) struct Exposition {
     counters: BTreeMap<String, BTreeMap<String, u64>>,
     gauges: BTreeMap<String, BTreeMap<String, u64>>,
-    histograms: BTreeMap<String, BTreeMap<String, (Vec<u64>, u64, f64)>>,
+    histograms: BTreeMap<String, BTreeMap<String, Distribution>>,
 }
+
+/// Cumulative counts by bucket, the whole count, the sum.
+type Distribution = (Vec<u64>, u64, f64);
 
 impl Exposition {
     pub(crate) fn counter(&mut self, name: &str, labels: &[(String, String)], value: u64) {

@@ -85,11 +85,8 @@ impl Context {
     pub(crate) fn inject(self, headers: &mut HeaderMap, exporter: SpanExporter) {
         match exporter {
             SpanExporter::Zipkin => {
-                let trace = if self.trace_id >> 64 == 0 {
-                    format!("{:016x}", self.trace_id)
-                } else {
-                    format!("{:032x}", self.trace_id)
-                };
+                let trace =
+                    if self.trace_id >> 64 == 0 { format!("{:016x}", self.trace_id) } else { format!("{:032x}", self.trace_id) };
                 set(headers, TRACE_ID, format_args!("{trace}"));
                 set(headers, SPAN_ID, format_args!("{:016x}", self.span_id));
                 match self.parent_id {
@@ -170,10 +167,7 @@ mod tests {
         headers.clear();
         context.inject(&mut headers, SpanExporter::OtlpHttp);
         assert_eq!(headers["traceparent"], "00-00000000000000000000000000000abc-0000000000000def-01");
-        assert_eq!(
-            Context::extract(&headers, SpanExporter::OtlpGrpc, || false),
-            Some(Context { parent_id: None, ..context })
-        );
+        assert_eq!(Context::extract(&headers, SpanExporter::OtlpGrpc, || false), Some(Context { parent_id: None, ..context }));
     }
 
     #[test]

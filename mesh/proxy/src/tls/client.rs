@@ -52,7 +52,8 @@ impl ClientTls {
         secrets: Secrets<'_>,
         identity: &CurrentIdentity,
     ) -> Result<Option<Self>, TlsError> {
-        let UpstreamTls::Custom { sni, client_certificate, ca, subject_alt_names, skip_verification, min_version } = config else {
+        let UpstreamTls::Custom { sni, client_certificate, ca, subject_alt_names, skip_verification, min_version } = config
+        else {
             return Ok(None);
         };
         let roots = match (skip_verification, ca) {
@@ -86,12 +87,7 @@ impl ClientTls {
         Self::with_alpn(base, name, custom_alpn, false).map(Some)
     }
 
-    fn with_alpn(
-        base: ClientConfig,
-        name: &str,
-        alpn: impl Fn(Inner) -> Vec<Vec<u8>>,
-        mesh: bool,
-    ) -> Result<Self, TlsError> {
+    fn with_alpn(base: ClientConfig, name: &str, alpn: impl Fn(Inner) -> Vec<Vec<u8>>, mesh: bool) -> Result<Self, TlsError> {
         let server_name = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName(name.to_owned()))?;
         let with = |inner| {
             let mut config = base.clone();

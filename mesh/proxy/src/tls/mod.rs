@@ -51,7 +51,8 @@ pub(crate) type Secrets<'a> = &'a std::collections::BTreeMap<String, Arc<Secret>
 /// The protocol versions from `min` to `max`.
 pub(crate) fn versions(min: TlsVersion, max: TlsVersion) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {
     let all = [(TlsVersion::V1_2, &rustls::version::TLS12), (TlsVersion::V1_3, &rustls::version::TLS13)];
-    let chosen: Vec<_> = all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, version)| version).collect();
+    let chosen: Vec<_> =
+        all.into_iter().filter(|(version, _)| (min..=max).contains(version)).map(|(_, version)| version).collect();
     if chosen.is_empty() { Err(TlsError::Versions) } else { Ok(chosen) }
 }
 
@@ -64,9 +65,7 @@ pub(crate) fn load_certificate(source: &CertificateSource, secrets: Secrets<'_>)
             certified_key(&secret.certificate_chain, &secret.private_key)
                 .map_err(|error| TlsError::BadSecret { name: name.clone(), reason: error.to_string() })
         }
-        CertificateSource::Files { certificate, private_key, .. } => {
-            Ok(certified_key(&read(certificate)?, &read(private_key)?)?)
-        }
+        CertificateSource::Files { certificate, private_key, .. } => Ok(certified_key(&read(certificate)?, &read(private_key)?)?),
     }
 }
 

@@ -201,8 +201,8 @@ fn verify_chain<'a>(
 
 fn has_name(certificate: &CertificateDer<'_>, accepted: &[String]) -> bool {
     PeerCertificate::parse(certificate).is_some_and(|peer| {
-        accepted.iter().any(|name| {
-            peer.uri_names.contains(name) || peer.dns_names.iter().any(|dns| dns.eq_ignore_ascii_case(name))
-        })
+        accepted
+            .iter()
+            .any(|name| peer.uri_names.contains(name) || peer.dns_names.iter().any(|dns| dns.eq_ignore_ascii_case(name)))
     })
 }

@@ -53,8 +53,7 @@ async fn fact_36_the_parts_of_a_rule_are_anded_and_its_values_and_rules_are_ored
         vec![exact(Attribute::Header("x-team".into()), &["one"])],
     );
     let admin = rule(vec![], vec![], vec![exact(Attribute::Header("x-team".into()), &["admin"])]);
-    let (_upstream, bench) =
-        guarded(HttpAccess { allow: vec![policy("p", vec![reader, admin])], ..HttpAccess::default() }).await;
+    let (_upstream, bench) = guarded(HttpAccess { allow: vec![policy("p", vec![reader, admin])], ..HttpAccess::default() }).await;
     for (method, path, team, status) in [
         ("GET", "/a", "one", 200),
         ("GET", "/b?x=1", "one", 200),
@@ -192,11 +191,7 @@ async fn fact_40_no_token_passes_a_good_one_too_and_a_bad_one_is_401() {
     ] {
         let answer = bench.send(bearer(&token)).await;
         assert_eq!((answer.status, answer.body.as_str()), (401, body));
-        assert_eq!(
-            answer.header("www-authenticate"),
-            Some("Bearer realm=\"http://app/\", error=\"invalid_token\""),
-            "{body}"
-        );
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"http://app/\", error=\"invalid_token\""), "{body}");
     }
     bench.logged("401 - jwt_authn_access_denied{Jwt_is_expired}").await;
     let preflight = Request::options("/").header("origin", "http://a").header("access-control-request-method", "GET");
@@ -315,6 +310,17 @@ async fn fact_34_a_custom_policy_asks_over_http() {
 }
 
 #[tokio::test]
+async fn an_authorizer_gets_the_body_where_it_wants_it() {
+    let authz = Upstream::named("yes").await;
+    let provider = ExternalAuthorizer { max_body_bytes: 8, ..authorizer(AuthorizerProtocol::Http) };
+    let (upstream, bench) = asking(provider, authz.address).await;
+    assert_eq!(bench.send_body(Request::post("/checked"), "12345678").await.status, 200);
+    assert_eq!((authz.last().body.as_str(), upstream.last().body.as_str()), ("12345678", "12345678"));
+    assert_eq!(bench.send_body(Request::post("/checked"), "123456789").await.status, 413);
+    assert_eq!(bench.send_body(Request::post("/free"), "123456789").await.status, 200);
+}
+
+#[tokio::test]
 async fn an_authorizer_that_does_not_answer_denies_unless_it_may_fail_open() {
     let nobody = refused().await;
     let (_upstream, bench) = asking(authorizer(AuthorizerProtocol::Http), nobody).await;
@@ -350,10 +356,12 @@ async fn fact_34_a_custom_policy_asks_over_grpc() {
                 let framed = [&[0, 0, 0, 0, message.len() as u8][..], &message].concat();
                 let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", "0".parse().unwrap());
-                let frames =
-                    [http_body::Frame::data(bytes::Bytes::from(framed)), http_body::Frame::trailers(trailers)].map(Ok::<_, std::io::Error>);
+                let frames = [http_body::Frame::data(bytes::Bytes::from(framed)), http_body::Frame::trailers(trailers)]
+                    .map(Ok::<_, std::io::Error>);
                 let body = http_body_util::StreamBody::new(futures::stream::iter(frames));
-                Ok::<_, std::convert::Infallible>(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+                Ok::<_, std::convert::Infallible>(
+                    Response::builder().header("content-type", "application/grpc").body(body).unwrap(),
+                )
             });
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));

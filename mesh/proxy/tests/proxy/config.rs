@@ -17,7 +17,8 @@ use crate::support::*;
 async fn a_change_of_routes_is_live_on_open_connections_and_drops_nothing() {
     let (v1, v2) = (Upstream::named("v1").await, Upstream::named("v2").await);
     let setup = |cluster_name: &str| {
-        let mut config = Setup::new(vec![to(cluster_name)], vec![cluster("v1", &[v1.address]), cluster("v2", &[v2.address])]).build();
+        let mut config =
+            Setup::new(vec![to(cluster_name)], vec![cluster("v1", &[v1.address]), cluster("v2", &[v2.address])]).build();
         config.listeners.get_mut("l").unwrap();
         config
     };
@@ -38,7 +39,8 @@ async fn a_change_of_routes_is_live_on_open_connections_and_drops_nothing() {
 async fn a_bad_resource_keeps_its_last_good_state_and_the_others_take_effect() {
     let upstream = Upstream::named("u").await;
     let bench = Setup::to(upstream.address).serve();
-    let bad_regex = route("bad", path(PathMatch::Regex("(".into())), RouteAction::DirectResponse { status: 200, body: String::new() });
+    let bad_regex =
+        route("bad", path(PathMatch::Regex("(".into())), RouteAction::DirectResponse { status: 200, body: String::new() });
     let mut config = Setup::new(vec![bad_regex], vec![cluster("c", &[upstream.address]), cluster("new", &[])]).build();
     let other = RouteConfiguration { name: "other".into(), virtual_hosts: Vec::new(), ignore_port_in_host: false };
     config.routes.insert("other".into(), Arc::new(other));
@@ -178,7 +180,12 @@ async fn fact_47_the_administration_interface_answers_as_envoys() {
     assert!(listeners.contains("listener_statuses"));
     let stats = ask(Request::get("/stats?filter=cluster.c.upstream_rq_2xx")).await.body;
     assert_eq!(stats, "cluster.c.upstream_rq_2xx: 1\n");
-    assert!(ask(Request::get("/stats/prometheus")).await.body.contains("envoy_cluster_upstream_rq_xx{cluster_name=\"c\",response_code_class=\"2xx\"} 1"));
+    assert!(
+        ask(Request::get("/stats/prometheus"))
+            .await
+            .body
+            .contains("envoy_cluster_upstream_rq_xx{cluster_name=\"c\",response_code_class=\"2xx\"} 1")
+    );
     let certificates = ask(Request::get("/certs")).await.body;
     assert!(certificates.contains("spiffe://cluster.local/ns/default/sa/u"), "{certificates}");
     assert!(ask(Request::get("/server_info")).await.body.contains("\"state\": \"LIVE\""));

@@ -15,7 +15,8 @@ fn faulty(fault: Fault) -> Route {
 async fn fact_20_an_abort_answers_instead_of_the_upstream() {
     let upstream = Upstream::named("u").await;
     let abort = FaultAbort { status: AbortStatus::Http(418), fraction: Fraction::ALL };
-    let bench = Setup::new(vec![faulty(Fault { delay: None, abort: Some(abort) })], vec![cluster("c", &[upstream.address])]).serve();
+    let bench =
+        Setup::new(vec![faulty(Fault { delay: None, abort: Some(abort) })], vec![cluster("c", &[upstream.address])]).serve();
     let answer = bench.get("/").await;
     assert_eq!((answer.status, answer.body.as_str()), (418, "fault filter abort"));
     assert_eq!(upstream.count(), 0);
@@ -26,7 +27,8 @@ async fn fact_20_an_abort_answers_instead_of_the_upstream() {
 async fn fact_20_no_percentage_is_no_fault() {
     let upstream = Upstream::named("u").await;
     let abort = FaultAbort { status: AbortStatus::Http(500), fraction: Fraction::default() };
-    let bench = Setup::new(vec![faulty(Fault { delay: None, abort: Some(abort) })], vec![cluster("c", &[upstream.address])]).serve();
+    let bench =
+        Setup::new(vec![faulty(Fault { delay: None, abort: Some(abort) })], vec![cluster("c", &[upstream.address])]).serve();
     for _ in 0..20 {
         assert_eq!(bench.get("/").await.status, 200);
     }

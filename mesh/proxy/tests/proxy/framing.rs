@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use meshlab_proxy::{Limits, ProxyOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,6 +35,7 @@ async fn what_could_be_smuggled_is_refused() {
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{request:?} got {answer:?}");
     }
     assert_eq!(upstream.count(), 0);
+    bench.logged("\"- - -\" 400 DPE http1.codec_error").await;
     let pipelined = "GET /1 HTTP/1.1\r\nhost: app\r\n\r\nGET /2 HTTP/1.1\nhost: app\n\n";
     let answer = raw(bench.address(), pipelined.as_bytes()).await;
     assert_eq!(upstream.seen.lock().unwrap().iter().filter(|seen| seen.path == "/2").count(), 0, "{answer}");
@@ -176,5 +177,69 @@ async fn a_client_may_use_one_connection_for_many_requests() {
         assert_eq!(read(sender.send_request(request).await.unwrap()).await.body, "u");
         assert_eq!(upstream.last().body.len(), turn * 1000);
     }
-    let _ = TokioExecutor::new();
+}
+
+/// An upstream that answers these bytes, once for each connection.
+async fn canned(bytes: &'static [u8]) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            let _ = stream.write_all(bytes).await;
+            let _ = stream.read(&mut buffer).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn responses_without_a_body_keep_the_length_they_speak_of() {
+    let not_modified = Setup::to(canned(b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\netag: x\r\n\r\n").await).serve();
+    let answer = not_modified.get("/").await;
+    assert_eq!((answer.status, answer.header("etag"), answer.body.as_str()), (304, Some("x"), ""));
+    let head = Setup::to(canned(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await).serve();
+    let answer = head.send(Request::head("/")).await;
+    assert_eq!((answer.status, answer.header("content-length"), answer.body.as_str()), (200, Some("10"), ""));
+    let empty = Setup::to(canned(b"HTTP/1.1 204 No Content\r\n\r\n").await).serve();
+    assert_eq!(empty.get("/").await.status, 204);
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_not_made_whole() {
+    let bench = Setup::to(canned(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await).serve();
+    let answer = {
+        let mut client = TcpStream::connect(bench.address()).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n").await.unwrap();
+        let mut head = [0; 1024];
+        let read = client.read(&mut head).await.unwrap();
+        // The upstream waits for more from us before it closes.
+        let mut seen = head[..read].to_vec();
+        while !seen.ends_with(b"half") {
+            let read = client.read(&mut head).await.unwrap();
+            seen.extend_from_slice(&head[..read]);
+        }
+        drop(client);
+        seen
+    };
+    assert!(answer.ends_with(b"half"));
+    bench.logged(" 200 DC ").await;
+}
+
+#[tokio::test]
+async fn large_bodies_stream_both_ways_over_both_versions() {
+    let upstream = Upstream::with(|seen, _| Box::pin(async move { text(200, seen.body) })).await;
+    for protocol in [meshlab_proxy_config::UpstreamProtocol::Http1, meshlab_proxy_config::UpstreamProtocol::Http2] {
+        let mut target = cluster("c", &[upstream.address]);
+        target.protocol = protocol;
+        let bench = Setup::new(vec![to("c")], vec![target]).serve();
+        let stream = TcpStream::connect(bench.address()).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let sent = bytes::Bytes::from("0123456789abcdef".repeat(200_000));
+        let request = Request::post("/").header("host", "app").body(http_body_util::Full::new(sent.clone())).unwrap();
+        let answer = read(sender.send_request(request).await.unwrap()).await;
+        assert!(answer.body.as_bytes() == sent, "{protocol:?}: {} bytes came back", answer.body.len());
+    }
 }

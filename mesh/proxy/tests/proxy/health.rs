@@ -167,12 +167,8 @@ async fn fact_30_the_next_locality_takes_over_when_the_first_is_ejected() {
 #[tokio::test]
 async fn fact_42_a_name_is_resolved_by_the_proxy() {
     let upstream = Upstream::named("u").await;
-    let name = DnsEndpoint {
-        host: "localhost".into(),
-        port: upstream.address.port(),
-        weight: 1,
-        metadata: EndpointMetadata::default(),
-    };
+    let name =
+        DnsEndpoint { host: "localhost".into(), port: upstream.address.port(), weight: 1, metadata: EndpointMetadata::default() };
     for discovery in [Discovery::StrictDns(vec![name.clone()]), Discovery::LogicalDns(vec![name.clone()])] {
         let mut named = cluster("c", &[]);
         named.discovery = discovery;

@@ -192,7 +192,8 @@ async fn fact_19_an_upstream_that_closes_before_answering_is_503_uc_unless_it_is
             }
         }
     });
-    let inbound = Setup::new(vec![retrying(retry(2, &[RetryOn::ResetBeforeRequest]))], vec![cluster("c", &[address])]).inbound().serve();
+    let inbound =
+        Setup::new(vec![retrying(retry(2, &[RetryOn::ResetBeforeRequest]))], vec![cluster("c", &[address])]).inbound().serve();
     assert_eq!(inbound.get("/").await.body, "ok");
 }
 

@@ -107,7 +107,11 @@ async fn fact_12_weights_are_relative_to_their_sum() {
 #[tokio::test]
 async fn fact_13_a_cluster_that_is_missing_is_503_nc_and_one_without_endpoints_503_uh() {
     let routes = vec![
-        route("missing", path(PathMatch::Prefix("/nc".into())), RouteAction::Forward(Box::new(forward("outbound|80|v9|reviews")))),
+        route(
+            "missing",
+            path(PathMatch::Prefix("/nc".into())),
+            RouteAction::Forward(Box::new(forward("outbound|80|v9|reviews"))),
+        ),
         to("c"),
     ];
     let bench = Setup::new(routes, vec![cluster("c", &[])]).serve();
@@ -153,9 +157,15 @@ async fn fact_14_a_rewrite_swaps_the_matched_prefix_and_keeps_the_query() {
 async fn fact_14_a_redirect_replaces_the_whole_path_and_leaves_out_a_default_port() {
     let redirect = Redirect { status: 301, scheme: None, authority: None, port: None, path: None };
     let cases = [
-        (Redirect { authority: Some("new.example".into()), path: Some(PathRewrite::Full("/p".into())), ..redirect.clone() }, "http://new.example/p?q=1"),
+        (
+            Redirect { authority: Some("new.example".into()), path: Some(PathRewrite::Full("/p".into())), ..redirect.clone() },
+            "http://new.example/p?q=1",
+        ),
         (Redirect { scheme: Some("https".into()), ..redirect.clone() }, "https://app:81/x?q=1"),
-        (Redirect { scheme: Some("https".into()), port: Some(RedirectPort::Number(443)), ..redirect.clone() }, "https://app/x?q=1"),
+        (
+            Redirect { scheme: Some("https".into()), port: Some(RedirectPort::Number(443)), ..redirect.clone() },
+            "https://app/x?q=1",
+        ),
         (Redirect { port: Some(RedirectPort::Number(8443)), ..redirect.clone() }, "http://app:8443/x?q=1"),
         (Redirect { port: Some(RedirectPort::FromProtocol), ..redirect.clone() }, "http://app/x?q=1"),
         (Redirect { path: Some(PathRewrite::Matched("/y".into())), status: 307, ..redirect }, "http://app:81/y?q=1"),
@@ -339,10 +349,9 @@ async fn grpc_passes_with_its_trailers_and_local_replies_are_grpcs() {
     assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
     let answer = read(sender.send_request(call("/broken")).await.unwrap()).await;
     assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("14")), "503 stands for UNAVAILABLE");
-    let metrics = until("gRPC metrics", || {
-        Some(bench.proxy.metrics()).filter(|metrics| metrics.contains("istio_request_messages_total"))
-    })
-    .await;
+    let metrics =
+        until("gRPC metrics", || Some(bench.proxy.metrics()).filter(|metrics| metrics.contains("istio_request_messages_total")))
+            .await;
     assert!(metrics.contains("request_protocol=\"grpc\""));
     assert!(metrics.contains("grpc_response_status=\"0\"") && metrics.contains("grpc_response_status=\"14\""));
 }

@@ -64,8 +64,7 @@ impl Upstream {
     ) -> Self {
         let behaviour: Behaviour = Arc::new(answer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream =
-            Self { address: listener.local_addr().unwrap(), seen: Arc::default(), connections: Arc::default() };
+        let upstream = Self { address: listener.local_addr().unwrap(), seen: Arc::default(), connections: Arc::default() };
         let (seen, connections) = (upstream.seen.clone(), upstream.connections.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -180,10 +179,8 @@ impl Bench {
 
     /// Waits until a line that has `part` was logged, and gives it.
     pub(crate) async fn logged(&self, part: &str) -> String {
-        until(&format!("a log line with {part:?}"), || {
-            self.logs.lock().unwrap().iter().find(|line| line.contains(part)).cloned()
-        })
-        .await
+        until(&format!("a log line with {part:?}"), || self.logs.lock().unwrap().iter().find(|line| line.contains(part)).cloned())
+            .await
     }
 
     /// The value of a statistic of `/stats`.
@@ -457,8 +454,7 @@ impl Setup {
 
     pub(crate) fn build(self) -> ProxyConfig {
         let listener = listener(self.direction, vec![chain("http", ChainProtocol::Http(self.http))]);
-        let routes =
-            RouteConfiguration { name: "r".into(), virtual_hosts: self.hosts, ignore_port_in_host: true };
+        let routes = RouteConfiguration { name: "r".into(), virtual_hosts: self.hosts, ignore_port_in_host: true };
         ProxyConfig {
             listeners: BTreeMap::from([("l".to_owned(), Arc::new(listener))]),
             routes: BTreeMap::from([("r".to_owned(), Arc::new(routes))]),

@@ -53,7 +53,9 @@ async fn metrics_can_be_switched_off_and_their_labels_changed() {
     let bench = setup.serve();
     bench.get("/").await;
     let requests = metric(&bench, "istio_requests_total").await;
-    assert!(requests.contains("request_host=\"app\"") && requests.contains("fixed=\"value\"") && !requests.contains("source_app="));
+    assert!(
+        requests.contains("request_host=\"app\"") && requests.contains("fixed=\"value\"") && !requests.contains("source_app=")
+    );
     assert!(!bench.proxy.metrics().contains("istio_request_bytes"));
 }
 
@@ -63,9 +65,7 @@ async fn fact_49_the_access_log_is_istios() {
     let bench = Setup::to(upstream.address).serve();
     bench.send_body(Request::post("/a?b=c").header("user-agent", "test").header("x-request-id", "id-1"), "12345").await;
     let line = bench.logged("id-1").await;
-    let masked = line
-        .replace(&upstream.address.to_string(), "UPSTREAM")
-        .replace(&bench.address().to_string(), "LISTENER");
+    let masked = line.replace(&upstream.address.to_string(), "UPSTREAM").replace(&bench.address().to_string(), "LISTENER");
     let (_, rest) = masked.split_once("] ").unwrap();
     let fields: Vec<&str> = rest.trim_end().split(' ').collect();
     assert_eq!(fields[..10], ["\"POST", "/a?b=c", "HTTP/1.1\"", "200", "-", "via_upstream", "-", "\"-\"", "5", "5"]);
@@ -79,7 +79,12 @@ async fn fact_49_the_access_log_is_istios() {
 async fn a_log_can_be_json_and_filtered() {
     let upstream = Upstream::named("u").await;
     let mut setup = Setup::to(upstream.address);
-    let fields = [("status", "%RESPONSE_CODE%"), ("path", "%REQ(:PATH)%"), ("agent", "%REQ(USER-AGENT)%"), ("both", "%PROTOCOL% %RESPONSE_FLAGS%")];
+    let fields = [
+        ("status", "%RESPONSE_CODE%"),
+        ("path", "%REQ(:PATH)%"),
+        ("agent", "%REQ(USER-AGENT)%"),
+        ("both", "%PROTOCOL% %RESPONSE_FLAGS%"),
+    ];
     setup.telemetry.access_logs = vec![AccessLog {
         format: LogFormat::Json(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         filter: Some("response.code >= 400 || request.url_path.startsWith('/log')".into()),
@@ -117,15 +122,27 @@ async fn fact_50_spans_are_named_by_the_route_and_sent_to_the_collector() {
     let bench = setup.serve();
     bench.get("/").await;
     let span = until("a span", || bench.spans.lock().unwrap().first().cloned()).await;
-    assert_eq!((span.name.as_str(), span.kind, span.service.as_str()), ("reviews.default.svc.cluster.local:80/*", SpanKind::Client, "app.default"));
-    assert_eq!((span.tags["http.status_code"].as_str(), span.tags["upstream_cluster"].as_str(), span.tags["env"].as_str()), ("200", "c", "lab"));
+    assert_eq!(
+        (span.name.as_str(), span.kind, span.service.as_str()),
+        ("reviews.default.svc.cluster.local:80/*", SpanKind::Client, "app.default")
+    );
+    assert_eq!(
+        (span.tags["http.status_code"].as_str(), span.tags["upstream_cluster"].as_str(), span.tags["env"].as_str()),
+        ("200", "c", "lab")
+    );
     let seen = upstream.last();
     assert_eq!(seen.header("x-b3-traceid"), Some(format!("{:032x}", span.trace_id).as_str()));
-    assert_eq!((seen.header("x-b3-spanid"), seen.header("x-b3-sampled")), (Some(format!("{:016x}", span.span_id).as_str()), Some("1")));
+    assert_eq!(
+        (seen.header("x-b3-spanid"), seen.header("x-b3-sampled")),
+        (Some(format!("{:016x}", span.span_id).as_str()), Some("1"))
+    );
     until("the collector", || (zipkin.count() == 1).then_some(())).await;
     let sent = zipkin.last();
     let spans: serde_json::Value = serde_json::from_str(&sent.body).unwrap();
-    assert_eq!((sent.path.as_str(), spans[0]["name"].as_str()), ("/api/v2/spans", Some("reviews.default.svc.cluster.local:80/*")));
+    assert_eq!(
+        (sent.path.as_str(), spans[0]["name"].as_str()),
+        ("/api/v2/spans", Some("reviews.default.svc.cluster.local:80/*"))
+    );
 }
 
 #[tokio::test]
@@ -160,9 +177,15 @@ async fn workloads_tell_each_other_who_they_are() {
     assert_eq!((answer.header("x-envoy-peer-metadata"), answer.header("x-envoy-decorator-operation")), (None, None));
     assert_eq!(upstream.last().header("x-envoy-peer-metadata"), None, "the application does not see it");
     let at_client = metric(&client, "istio_requests_total").await;
-    assert!(at_client.contains("source_workload=\"sleep\"") && at_client.contains("destination_workload=\"reviews-v1\""), "{at_client}");
+    assert!(
+        at_client.contains("source_workload=\"sleep\"") && at_client.contains("destination_workload=\"reviews-v1\""),
+        "{at_client}"
+    );
     let at_server = metric(&server, "istio_requests_total").await;
-    assert!(at_server.contains("source_workload=\"sleep\"") && at_server.contains("connection_security_policy=\"none\""), "{at_server}");
+    assert!(
+        at_server.contains("source_workload=\"sleep\"") && at_server.contains("connection_security_policy=\"none\""),
+        "{at_server}"
+    );
 }
 
 fn trail_options(trail: TrailAccess) -> ProxyOptions {
@@ -175,14 +198,12 @@ async fn a_trail_tells_what_was_decided_and_why_at_every_proxy() {
     let allowed = TrailAccess { tokens: vec!["secret".into()], ..TrailAccess::default() };
     let server = Bench::with(trail_options(allowed.clone()));
     let mut inbound = Setup::to(upstream.address).inbound();
-    inbound.http.access.allow = vec![Policy {
-        origin: origin("AuthorizationPolicy", "allow-all"),
-        dry_run: false,
-        rules: vec![PolicyRule::default()],
-    }];
+    inbound.http.access.allow =
+        vec![Policy { origin: origin("AuthorizationPolicy", "allow-all"), dry_run: false, rules: vec![PolicyRule::default()] }];
     server.apply(inbound.build());
     let client = Bench::with(trail_options(allowed));
-    let other = route("other", path(PathMatch::Exact("/other".into())), RouteAction::DirectResponse { status: 200, body: String::new() });
+    let other =
+        route("other", path(PathMatch::Exact("/other".into())), RouteAction::DirectResponse { status: 200, body: String::new() });
     client.apply(Setup::new(vec![other, to("c")], vec![cluster("c", &[server.address()])]).build());
 
     let answer = client.send(Request::get("/x").header("x-meshlab-trail", "secret")).await;
