@@ -1,6 +1,6 @@
 //! The services of the mesh, whether Kubernetes or a ServiceEntry made them known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -137,7 +137,42 @@ pub fn services(sources: &Sources) -> Vec<Arc<MeshService>> {
         out.extend(from_entry(entry, sources));
     }
     out.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
-    out.into_iter().map(Arc::new).collect()
+    join_entries(out).into_iter().map(Arc::new).collect()
+}
+
+/// Several ServiceEntries may each name some ports of one host: the older takes in the ports that only the younger has.
+fn join_entries(services: Vec<MeshService>) -> Vec<MeshService> {
+    let mut out: Vec<MeshService> = Vec::with_capacity(services.len());
+    let mut first: HashMap<(String, String), usize> = HashMap::new();
+    for service in services {
+        if service.registry == Registry::Kubernetes {
+            out.push(service);
+            continue;
+        }
+        let key = (service.namespace.clone(), service.host.clone());
+        let alike = |known: &MeshService| {
+            known.resolution == service.resolution
+                && known.external == service.external
+                && known.addresses == service.addresses
+                && known.visibility == service.visibility
+        };
+        match first.get(&key) {
+            Some(&at) if alike(&out[at]) => {
+                let known = &mut out[at];
+                for port in service.ports {
+                    if known.port(port.number).is_none() {
+                        known.endpoints.insert(port.number, service.endpoints.get(&port.number).cloned().unwrap_or_default());
+                        known.ports.push(port);
+                    }
+                }
+            }
+            _ => {
+                first.entry(key).or_insert(out.len());
+                out.push(service);
+            }
+        }
+    }
+    out
 }
 
 fn slices_by_service(sources: &Sources) -> BTreeMap<Key, Vec<&EndpointSlice>> {

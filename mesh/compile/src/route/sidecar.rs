@@ -25,7 +25,10 @@ pub(crate) fn sidecar_route(
 ) -> RouteConfiguration {
     let mut virtual_hosts = port_virtual_hosts(snapshot, proxy, egress, port);
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
-    virtual_hosts.push(catch_all(scope));
+    // A VirtualService for every host is refused by validation; where there is none, it has what the mesh would have.
+    if !virtual_hosts.iter().any(|virtual_host| virtual_host.domains.iter().any(|domain| domain == "*")) {
+        virtual_hosts.push(catch_all(scope));
+    }
     RouteConfiguration { name: port.to_string(), virtual_hosts, ignore_port_in_host: true }
 }
 
@@ -64,7 +67,7 @@ pub(crate) fn port_virtual_hosts(snapshot: &Snapshot, proxy: &ProxyIdentity, egr
         })
         .collect();
 
-    let mut out = Output::new(groups.iter().flat_map(|(_, _, services)| services.iter().map(|service| service.host.as_str())));
+    let mut out = Output::new(on_port.iter().map(|service| service.host.as_str()));
     let mut routed: HashSet<&str> = HashSet::new();
     for (vs, hosts, services) in &groups {
         let routes = http_routes(vs, &context);

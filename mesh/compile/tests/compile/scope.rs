@@ -249,3 +249,22 @@ fn resources_without_effect_are_reported() {
     let kinds: Vec<_> = problems.iter().map(|problem| problem.origin.kind.as_str()).collect();
     assert_eq!(kinds, ["AuthorizationPolicy", "EnvoyFilter"]);
 }
+
+#[test]
+fn entries_for_one_host_are_joined() {
+    let mut mesh = Mesh::bookinfo();
+    mesh.istio(
+        "ServiceEntry",
+        "default",
+        "a",
+        "{hosts: [a.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}",
+    );
+    mesh.istio(
+        "ServiceEntry",
+        "default",
+        "b",
+        "{hosts: [a.com], ports: [{number: 443, name: tls, protocol: TLS}], resolution: DNS}",
+    );
+    let config = mesh.sleep();
+    assert!(config.clusters.contains_key("outbound|80||a.com") && config.clusters.contains_key("outbound|443||a.com"));
+}
