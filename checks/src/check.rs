@@ -194,13 +194,13 @@ pub struct TracesProbe {
     pub tags: BTreeMap<String, String>,
 }
 
-/// The last lines of a log. Yields `{lines: […], count: N}`.
+/// The last lines of some pods' logs, one pod after the other. Yields `{lines: […], count: N}`.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LogProbe {
     /// Namespace.
     pub namespace: String,
-    /// The first ready pod with these labels.
+    /// Every ready pod with these labels.
     pub label_selector: String,
     /// Container.
     pub container: String,

@@ -1,12 +1,20 @@
 //! `lab test`: a lab proves itself. Each step's starter must fail, its solution must pass, and each broken variant must fail at
 //! the check it names and be told its own hint. Every step has a cluster of its own, in this process.
 
-use meshlab_checks::{Check, ControlCase, Lab, Prober, Step, Verdict};
+use std::time::Duration;
+
+use meshlab_checks::{Check, ControlCase, Lab, Mode, Prober, Step, Verdict};
 
 use crate::apply::{apply, delete};
 use crate::error::CommandError;
 use crate::serve::{self, LabCluster};
 use crate::steps::{self, objects};
+
+/// How long a broken variant may take to show.
+const CONTROL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Tests a lab, or one step of it. `say` hears each finding; returns how many were failures.
 ///
@@ -19,15 +27,13 @@ pub async fn test(lab: &Lab, only: Option<&str>, mut say: impl FnMut(String)) ->
             continue;
         }
         let mut test = StepTest::start(lab, index).await?;
-        test.starter_fails().await?;
+        test.starter_fails().await;
         test.solution_passes().await?;
         for case in &step.controls {
             test.control_fails(case).await?;
+            test.report(&mut failures, &mut say);
         }
-        for (holds, finding) in std::mem::take(&mut test.findings) {
-            failures += usize::from(!holds);
-            say(format!("{} {}: {finding}", if holds { "✓" } else { "✗" }, step.file.id));
-        }
+        test.report(&mut failures, &mut say);
         test.cluster.stop().await;
     }
     Ok(failures)
@@ -52,11 +58,17 @@ impl<'a> StepTest<'a> {
         Ok(Self { lab, step, cluster, findings: Vec::new() })
     }
 
-    async fn starter_fails(&mut self) -> Result<(), CommandError> {
+    fn report(&mut self, failures: &mut usize, say: &mut impl FnMut(String)) {
+        for (holds, finding) in std::mem::take(&mut self.findings) {
+            *failures += usize::from(!holds);
+            say(format!("{} {}: {finding}", if holds { "✓" } else { "✗" }, self.step.file.id));
+        }
+    }
+
+    async fn starter_fails(&mut self) {
         let failed =
             self.run(&self.step.checks).await.into_iter().filter(|(_, verdict)| matches!(verdict, Verdict::Fail { .. })).count();
         self.findings.push((failed > 0, format!("the starter fails ({failed} checks)")));
-        Ok(())
     }
 
     async fn solution_passes(&mut self) -> Result<(), CommandError> {
@@ -102,6 +114,31 @@ impl<'a> StepTest<'a> {
         let surplus: Vec<_> = broken.into_iter().filter(|object| !self.is_solution(object)).collect();
         delete(&client, &surplus).await?;
         steps::apply_solution(&client, self.step).await
+    }
+
+    /// Looks at the named check until it fails as it should, or for so long that it never will: what was applied takes a moment
+    /// to reach every proxy.
+    async fn fails_at(&self, case: &ControlCase) -> (bool, String) {
+        let Some(check) = self.step.checks.iter().find(|check| check.id == case.fails) else {
+            return (false, format!("{} is no check of this step", case.fails));
+        };
+        let check = Check { mode: Mode::Assert, ..check.clone() };
+        let deadline = tokio::time::Instant::now() + CONTROL_DEADLINE;
+        loop {
+            let verdict = self.run(std::slice::from_ref(&check)).await.pop();
+            let finding = match verdict {
+                Some((_, Verdict::Fail { hints, .. })) => match &case.told {
+                    Some(wanted) if !hints.iter().any(|(id, _)| id == wanted) => format!("fails, but is not told {wanted:?}"),
+                    _ => return (true, "fails where it should".to_owned()),
+                },
+                Some((_, verdict)) => format!("should fail at {}, but: {}", case.fails, explain(&verdict)),
+                None => format!("{} was not looked at", case.fails),
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return (false, finding);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     fn is_solution(&self, object: &serde_json::Value) -> bool {

@@ -66,8 +66,8 @@ impl Prober {
     }
 }
 
-/// The first ready pod with these labels.
-pub(crate) async fn ready_pod(client: &Client, namespace: &str, selector: &str) -> Result<Option<String>, ProbeError> {
+/// The ready pods with these labels.
+pub(crate) async fn ready_pods(client: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, ProbeError> {
     use k8s_openapi::api::core::v1::Pod;
     let pods = kube::Api::<Pod>::namespaced(client.clone(), namespace);
     let list = pods.list(&kube::api::ListParams::default().labels(selector)).await.map_err(ProbeError::new)?;
@@ -76,5 +76,5 @@ pub(crate) async fn ready_pod(client: &Client, namespace: &str, selector: &str) 
         let ready = conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
         ready && pod.metadata.deletion_timestamp.is_none()
     };
-    Ok(list.items.into_iter().find(ready).and_then(|pod| pod.metadata.name))
+    Ok(list.items.into_iter().filter(ready).filter_map(|pod| pod.metadata.name).collect())
 }

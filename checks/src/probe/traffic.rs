@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use meshlab_probe_protocol::{HttpRequest, Outcome, PORT, ProbeRequest, ProbeResponse};
 use serde_json::{Map, Value, json};
 
-use super::{ProbeError, Prober, ready_pod};
+use super::{ProbeError, Prober, ready_pods};
 use crate::check::TrafficProbe;
 
 const PROBER_GONE_HINT: &str = "`meshlab reset` brings the lab's own clients back";
@@ -27,7 +27,8 @@ pub(crate) async fn send(
     concurrency: u32,
 ) -> Result<Vec<Outcome>, ProbeError> {
     let place = prober.clients.get(from).ok_or_else(|| ProbeError::new(format!("the lab has no client {from:?}")))?;
-    let pod = ready_pod(&prober.client, &place.namespace, &place.label_selector).await?.ok_or_else(|| {
+    let pods = ready_pods(&prober.client, &place.namespace, &place.label_selector).await?;
+    let pod = pods.first().ok_or_else(|| {
         let message = format!("no ready pod {} in namespace {} to send from", place.label_selector, place.namespace);
         ProbeError::new(message).with_hint(PROBER_GONE_HINT)
     })?;
