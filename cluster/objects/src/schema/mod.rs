@@ -63,7 +63,8 @@ impl Schema {
         prune::unknown_fields(self.root(), object)
     }
 
-    /// Drops fields the schema does not know. For built-in kinds also nulls, and numbers where quantities stand become strings.
+    /// Drops fields the schema does not know. For built-in kinds also nulls, as behind Go's types; quantities get their canonical
+    /// form.
     pub fn prune(&self, object: &mut Value) {
         prune::prune(self.root(), object);
     }

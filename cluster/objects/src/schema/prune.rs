@@ -72,6 +72,7 @@ pub(super) fn prune(at: Cursor<'_>, value: &mut Value) {
                 }
             }
         }
+        Value::String(text) if at.node.r#type == Type::Quantity => *text = quantity::canonical(text),
         Value::Number(number) if at.node.r#type == Type::Quantity => {
             *value = Value::String(quantity::canonical(&number.to_string()))
         }
@@ -80,7 +81,8 @@ pub(super) fn prune(at: Cursor<'_>, value: &mut Value) {
 }
 
 fn prune_fields(at: Cursor<'_>, fields: &mut Map<String, Value>) {
-    let drops_nulls = at.schema.builtin;
+    // A custom resource's metadata is a Go struct too.
+    let drops_nulls = at.schema.builtin || at.node.type_name.is_some();
     fields.retain(|name, value| match known(at, name) {
         Field::Known(_) if drops_nulls && value.is_null() => false,
         Field::Known(field) => {

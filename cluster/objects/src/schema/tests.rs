@@ -110,6 +110,23 @@ fn custom_resources_are_pruned() {
 }
 
 #[test]
+fn metadata_of_custom_resources_has_no_nulls() {
+    let schema = crd(json!({}));
+    let mut object = json!({"metadata": {"name": "a", "creationTimestamp": null}, "spec": {}});
+    schema.prune(&mut object);
+    assert_eq!(object["metadata"], json!({"name": "a"}));
+    assert!(schema.validate(&object, None).is_empty());
+}
+
+#[test]
+fn quantities_are_canonical() {
+    let schema = Schema::builtin("", "v1", "ResourceQuota").unwrap();
+    let mut quota = json!({"spec": {"hard": {"cpu": "0.5", "memory": "1024Mi", "pods": 3, "odd": "x"}}});
+    schema.prune(&mut quota);
+    assert_eq!(quota["spec"]["hard"], json!({"cpu": "500m", "memory": "1Gi", "pods": "3", "odd": "x"}));
+}
+
+#[test]
 fn structural_rules() {
     let error = |schema: Value| lines(&Schema::from_crd(&schema).unwrap_err());
     insta::assert_snapshot!(error(json!({})), @"type: Required value: must not be empty at the root");

@@ -97,6 +97,12 @@ fn images_without_a_tag_are_pulled_always() {
 }
 
 #[test]
+fn texts_of_a_secret_become_data() {
+    let secret = defaulted("", "Secret", json!({"data": {"a": "eA=="}, "stringData": {"b": "y"}}));
+    assert_eq!(secret, json!({"type": "Opaque", "data": {"a": "eA==", "b": "eQ=="}}));
+}
+
+#[test]
 fn a_service() {
     let service = defaulted("", "Service", json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}}));
     insta::assert_json_snapshot!(service, @r#"
