@@ -6,6 +6,7 @@
 mod curl;
 mod http;
 mod httpbin;
+mod nginx;
 mod output;
 mod shell;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use meshlab_program::{Catalogue, Image};
 
 pub use httpbin::{go_httpbin, httpbin};
+pub use nginx::nginx;
 pub use webapp::{tcp_echo, webapp};
 
 /// `curlimages/curl`, and the base of every other image here: `curl`, the shell and the usual commands, so that `kubectl exec`
@@ -53,6 +55,7 @@ pub fn catalogue() -> Catalogue {
     catalogue.register("kennethreitz/httpbin", httpbin());
     catalogue.register("kong/httpbin", httpbin());
     catalogue.register("mccutchen/go-httpbin", go_httpbin());
+    catalogue.register("nginx", nginx());
     catalogue.register("istio/tcp-echo-server", tcp_echo());
     catalogue
 }

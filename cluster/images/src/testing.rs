@@ -1,12 +1,15 @@
 //! Pods to run programs in.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use meshlab_net::{HostOptions, PodNet, VirtualNet, VirtualNetOptions};
+use meshlab_net::{HostOptions, Listener, Net, PodNet, VirtualNet, VirtualNetOptions};
 use meshlab_program::{Child, Container, ExitCode, FileSystem, Image, Process, Processes, Signal, Signals, Stdio, pipe};
+use rustls::ServerConfig;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_rustls::TlsAcceptor;
 
 /// A network with pods.
 pub(crate) struct World {
@@ -45,10 +48,7 @@ impl World {
     pub(crate) fn pod(&self, name: &str, address: &str, image: Arc<Image>) -> Pod {
         let address: IpAddr = address.parse().unwrap();
         let net = self.net.attach(address, HostOptions::pod(name, "default", "cluster.local")).unwrap();
-        self.net.upsert_record(
-            &format!("{name}.default.svc.cluster.local"),
-            meshlab_net::Record::Addresses(vec![address]),
-        );
+        self.net.upsert_record(&format!("{name}.default.svc.cluster.local"), meshlab_net::Record::Addresses(vec![address]));
         Pod::on(net, name, image)
     }
 }
@@ -106,8 +106,7 @@ impl Pod {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let mut stdin = running.stdin;
         let feed = async move { drop(stdin.write_all(input.as_bytes()).await) };
-        let ((), out, err) =
-            tokio::join!(feed, running.stdout.read_to_end(&mut stdout), running.stderr.read_to_end(&mut stderr));
+        let ((), out, err) = tokio::join!(feed, running.stdout.read_to_end(&mut stdout), running.stderr.read_to_end(&mut stderr));
         out.unwrap();
         err.unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -128,8 +127,8 @@ impl Pod {
 }
 
 impl Running {
-    /// Waits until standard output says `text`.
-    pub(crate) async fn says(&mut self, text: &str) {
+    /// Waits until standard output says `text`, and gives all that it said.
+    pub(crate) async fn says(&mut self, text: &str) -> String {
         let mut said = String::new();
         let mut buffer = [0; 1024];
         while !said.contains(text) {
@@ -137,6 +136,7 @@ impl Running {
             assert!(count > 0, "the program ended after {said:?}");
             said.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
+        said
     }
 
     /// Asks it to stop, and gives its exit code.
@@ -144,4 +144,34 @@ impl Running {
         self.child.signal(Signal::Terminate);
         self.child.wait().await
     }
+}
+
+/// A TLS server that answers every connection with one HTTP response. Gives the authority's certificate.
+pub(crate) async fn tls_server(server: &Pod, port: u16, name: &str) -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "lab authority");
+    let authority_certificate = authority.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, key);
+    let leaf_key = rcgen::KeyPair::generate().unwrap();
+    let mut leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    leaf.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let private_key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
+    let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], private_key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let mut listener = server.container.net.listen(SocketAddr::from(([0, 0, 0, 0], port))).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok(stream) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecure").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    authority_certificate.pem()
 }

@@ -66,7 +66,9 @@ impl Untrusted {
             },
             CertificateError::BadSignature => (7, "certificate signature failure"),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => return Self::WRONG_NAME,
-            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => (26, "unsuitable certificate purpose"),
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                (26, "unsuitable certificate purpose")
+            }
             _ => (1, "unspecified certificate verification error"),
         };
         Self { number, words }

@@ -58,7 +58,12 @@ pub struct Stdio {
 impl Stdio {
     /// No input, and output that is thrown away.
     pub fn null() -> Self {
-        Self { stdin: Box::new(tokio::io::empty()), stdout: Box::new(tokio::io::sink()), stderr: Box::new(tokio::io::sink()), terminal: None }
+        Self {
+            stdin: Box::new(tokio::io::empty()),
+            stdout: Box::new(tokio::io::sink()),
+            stderr: Box::new(tokio::io::sink()),
+            terminal: None,
+        }
     }
 }
 

@@ -9,7 +9,11 @@ pub(super) enum Data {
     Json(String),
     /// Field name (or empty) and a text to be percent-encoded.
     Encoded(String, String),
-    File { name: String, keep_lines: bool, encoded: Option<String> },
+    File {
+        name: String,
+        keep_lines: bool,
+        encoded: Option<String>,
+    },
 }
 
 /// What the user asks for.
@@ -163,7 +167,11 @@ const FLAGS: &[Flag] = &[
     ('A', "user-agent", true, set!(user_agent = text)),
     ('e', "referer", true, set!(referer = text)),
     ('b', "cookie", true, |arguments, value| {
-        if value.contains('=') { arguments.cookies.push(value) } else { arguments.cookie_file = Some(value) }
+        if value.contains('=') {
+            arguments.cookies.push(value)
+        } else {
+            arguments.cookie_file = Some(value)
+        }
         Ok(())
     }),
     ('c', "cookie-jar", true, set!(cookie_jar = text)),

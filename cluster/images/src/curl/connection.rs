@@ -12,9 +12,9 @@ use tokio_util::task::AbortOnDropHandle;
 use url::{Host, Url};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::Curl;
 use super::error::{CurlError, code};
 use super::report::Report;
-use super::Curl;
 use crate::http::{Body, client};
 use crate::tls::{self, Secured, TlsError, TlsOptions, Untrusted};
 

@@ -47,7 +47,10 @@ impl Curl<'_> {
                 self.jar.set(&host, &String::from_utf8_lossy(cookie.as_bytes()));
             }
             self.show_head(&response, report).await?;
-            let next = response.headers().get(header::LOCATION).and_then(|to| hop.url.join(&String::from_utf8_lossy(to.as_bytes())).ok());
+            let next = response
+                .headers()
+                .get(header::LOCATION)
+                .and_then(|to| hop.url.join(&String::from_utf8_lossy(to.as_bytes())).ok());
             let next = next.filter(|_| response.status().is_redirection());
             report.redirect_url = next.as_ref().map(Url::to_string).unwrap_or_default();
             let Some(next) = next.filter(|_| self.arguments.location) else {
@@ -66,7 +69,7 @@ impl Curl<'_> {
     }
 
     async fn first_hop(&mut self, text: &str) -> Result<Hop, CurlError> {
-        let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let with_scheme = with_scheme(text);
         let rejected = |_| CurlError::new(code::URL, "URL rejected: Malformed input to a URL function");
         let mut url = Url::parse(&with_scheme).map_err(rejected)?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -103,7 +106,9 @@ impl Curl<'_> {
             303 => hop.method != "HEAD",
             _ => false,
         };
-        let same_host = hop.same_host && next.host_str() == hop.url.host_str() && next.port_or_known_default() == hop.url.port_or_known_default();
+        let same_host = hop.same_host
+            && next.host_str() == hop.url.host_str()
+            && next.port_or_known_default() == hop.url.port_or_known_default();
         match becomes_get && self.arguments.method.is_none() {
             true => Hop { url: next, method: "GET".to_owned(), body: None, same_host },
             false => Hop { url: next, same_host, ..hop },
@@ -240,7 +245,8 @@ impl Curl<'_> {
         let usage = |what: &str| CurlError::new(code::USAGE, format!("{what} cannot be sent"));
         let method = Method::from_bytes(hop.method.as_bytes()).map_err(|_| usage(&format!("the method {:?}", hop.method)))?;
         let body: Body = hop.body.as_ref().map_or_else(empty, |body| full(body.clone()));
-        let mut request = Request::builder().method(method).uri(&target).body(body).map_err(|_| usage(&format!("the target {target:?}")))?;
+        let mut request =
+            Request::builder().method(method).uri(&target).body(body).map_err(|_| usage(&format!("the target {target:?}")))?;
         *request.headers_mut() = headers;
         report.uploaded = hop.body.as_ref().map_or(0, Vec::len);
         report.times.pre_transfer = Some(report.elapsed());
@@ -259,13 +265,18 @@ impl Curl<'_> {
             Version::HTTP_2 => format!("HTTP/2 {} ", response.status().as_u16()),
             version => {
                 let version = if version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
-                let reason = response.extensions().get::<hyper::ext::ReasonPhrase>().map(|reason| String::from_utf8_lossy(reason.as_bytes()).into_owned());
+                let reason = response
+                    .extensions()
+                    .get::<hyper::ext::ReasonPhrase>()
+                    .map(|reason| String::from_utf8_lossy(reason.as_bytes()).into_owned());
                 let reason = reason.or_else(|| response.status().canonical_reason().map(str::to_owned)).unwrap_or_default();
                 format!("{version} {} {reason}", response.status().as_u16())
             }
         };
         let mut lines = vec![status];
-        lines.extend(response.headers().iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))));
+        lines.extend(
+            response.headers().iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))),
+        );
         lines.push(String::new());
         if self.arguments.verbose {
             for line in &lines {
@@ -280,7 +291,12 @@ impl Curl<'_> {
         match self.arguments.dump_header.clone().as_deref() {
             None => {}
             Some("-") => {
-                self.process.stdio.stdout.write_all(head.as_bytes()).await.map_err(|err| CurlError::new(code::WRITE_ERROR, err.to_string()))?;
+                self.process
+                    .stdio
+                    .stdout
+                    .write_all(head.as_bytes())
+                    .await
+                    .map_err(|err| CurlError::new(code::WRITE_ERROR, err.to_string()))?;
             }
             Some(file) => {
                 let written = self.process.container.fs.append(&self.process.path(file), head.as_bytes());
@@ -299,7 +315,8 @@ impl Curl<'_> {
             return Err(error());
         }
         let http2 = response.version() == Version::HTTP_2;
-        let packed = self.arguments.compressed && response.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding == "gzip");
+        let packed = self.arguments.compressed
+            && response.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding == "gzip");
         let (mut body, mut kept) = (response.into_body(), Vec::new());
         // A file is there even if the body is empty.
         self.write_body(&[], report, true).await?;
@@ -319,7 +336,12 @@ impl Curl<'_> {
             read.map_err(|err| CurlError::new(61, format!("Error while processing content unencoding: {err}")))?;
             self.write_body(&unpacked, report, false).await?;
         }
-        self.note(&format!("* Connection #{} to host {} left intact", self.connections.saturating_sub(1), host_name(&report.effective_url))).await;
+        self.note(&format!(
+            "* Connection #{} to host {} left intact",
+            self.connections.saturating_sub(1),
+            host_name(&report.effective_url)
+        ))
+        .await;
         if failed && self.arguments.fail_with_body { Err(error()) } else { Ok(()) }
     }
 
@@ -335,7 +357,8 @@ impl Curl<'_> {
 
     /// Writes to standard output or to the file of `-o`.
     async fn write_body(&mut self, bytes: &[u8], report: &mut Report, create: bool) -> Result<(), CurlError> {
-        let failed = |err: std::io::Error| CurlError::new(code::WRITE_ERROR, format!("Failure writing output to destination: {err}"));
+        let failed =
+            |err: std::io::Error| CurlError::new(code::WRITE_ERROR, format!("Failure writing output to destination: {err}"));
         match report.output.as_deref() {
             None | Some("-") => {
                 self.process.stdio.stdout.write_all(bytes).await.map_err(failed)?;
@@ -343,7 +366,9 @@ impl Curl<'_> {
             }
             Some(file) => {
                 let name = match file {
-                    "-O" => report.url.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned(),
+                    "-O" => {
+                        report.url.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned()
+                    }
                     file => file.to_owned(),
                 };
                 let path = self.process.path(&name);
@@ -357,6 +382,15 @@ impl Curl<'_> {
     }
 }
 
+/// A URL without a scheme is taken for HTTP's. A `://` further back is part of a query.
+pub(super) fn with_scheme(text: &str) -> String {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    match scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    }
+}
+
 fn host_name(url: &str) -> String {
     Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -365,4 +399,3 @@ fn title_case(name: &str) -> String {
     let part = |part: &str| part[..1.min(part.len())].to_uppercase() + &part[1.min(part.len())..];
     name.split('-').map(part).collect::<Vec<_>>().join("-")
 }
-

@@ -49,7 +49,8 @@ fn members(range: &str, most: usize) -> Option<Vec<String>> {
     if let (Ok(first), Ok(last)) = (from.parse::<u64>(), to.parse::<u64>()) {
         // `[001-100]` keeps its zeros.
         let width = if from.starts_with('0') { from.len() } else { 0 };
-        return (first <= last).then(|| (first..=last).step_by(step).take(most + 1).map(|number| format!("{number:0width$}")).collect());
+        return (first <= last)
+            .then(|| (first..=last).step_by(step).take(most + 1).map(|number| format!("{number:0width$}")).collect());
     }
     let (mut from, mut to) = (from.chars(), to.chars());
     match (from.next(), from.next(), to.next(), to.next()) {
@@ -66,7 +67,10 @@ mod tests {
 
     #[test]
     fn patterns_expand() {
-        assert_eq!(expand("http://a/{x,y}/[1-3:2]", 10).unwrap(), ["http://a/x/1", "http://a/x/3", "http://a/y/1", "http://a/y/3"]);
+        assert_eq!(
+            expand("http://a/{x,y}/[1-3:2]", 10).unwrap(),
+            ["http://a/x/1", "http://a/x/3", "http://a/y/1", "http://a/y/3"]
+        );
         assert_eq!(expand("http://a/[08-10]", 10).unwrap(), ["http://a/08", "http://a/09", "http://a/10"]);
         assert_eq!(expand("http://[::1]:80/[a-b]", 10).unwrap(), ["http://[::1]:80/a", "http://[::1]:80/b"]);
         assert_eq!(expand(r"http://a/\{x\}", 10).unwrap(), ["http://a/{x}"]);

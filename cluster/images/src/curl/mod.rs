@@ -10,7 +10,7 @@ mod report;
 
 use std::time::{Duration, Instant};
 
-use meshlab_program::Process;
+use meshlab_program::{ExitCode, Process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::output::{Failure, MAX_INPUT, Outcome, complain, print};
@@ -77,6 +77,39 @@ pub(crate) async fn curl(process: &mut Process) -> Outcome {
     outcome
 }
 
+/// What another program learns of a transfer that it had curl make.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    /// curl's code and message.
+    pub(crate) error: Option<(ExitCode, String)>,
+    /// 0 where there was no response.
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<String>,
+    pub(crate) host: String,
+}
+
+impl Transfer {
+    /// `404 Not Found`.
+    pub(crate) fn status_line(&self) -> String {
+        hyper::StatusCode::from_u16(self.status).map(|status| status.to_string()).unwrap_or_default()
+    }
+}
+
+/// Makes one transfer for another program, which says itself what came of it.
+pub(crate) async fn transfer(process: &mut Process, words: &[String]) -> Result<Transfer, Failure> {
+    let arguments = arguments::parse(words).map_err(Failure::new)?;
+    let body = read_body(process, &arguments.data).await?;
+    let (url, output) = (arguments.urls.first().cloned().unwrap_or_default(), arguments.outputs.first().cloned());
+    let mut curl = Curl { process, arguments, body, jar: Jar::default(), connection: None, connections: 0 };
+    let mut report = Report::new(&url, output);
+    let error = curl.fetch(&url, &mut report).await.err().map(|error| (error.code, error.message));
+    process.stdio.stdout.flush().await?;
+    let headers = report.headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+    let host =
+        url::Url::parse(&exchange::with_scheme(&url)).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    Ok(Transfer { error, status: report.status, headers: headers.collect(), host })
+}
+
 /// Joins the pieces of `-d` and its like.
 async fn read_body(process: &mut Process, data: &[Data]) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
@@ -96,7 +129,9 @@ async fn read_body(process: &mut Process, data: &[Data]) -> Result<Vec<u8>, Fail
                     }
                     name => {
                         let content = process.container.fs.read(&process.path(name));
-                        content.map_err(|_| Failure::new(format!("option -d: error encountered when reading a file: {name}")))?.into()
+                        content
+                            .map_err(|_| Failure::new(format!("option -d: error encountered when reading a file: {name}")))?
+                            .into()
                     }
                 };
                 if !keep_lines {
@@ -152,8 +187,12 @@ impl Curl<'_> {
                 let wait = self.arguments.retry_delay.unwrap_or(pause);
                 let seconds = wait.as_secs();
                 let problem = error.map_or_else(|| format!("HTTP error {}", report.status), |error| error.to_string());
-                self.warn(&format!("Warning: Problem: {problem}. Will retry in {seconds} second{}. {attempts_left} retr{} left.",
-                    if seconds == 1 { "" } else { "s" }, if attempts_left == 1 { "y" } else { "ies" })).await;
+                self.warn(&format!(
+                    "Warning: Problem: {problem}. Will retry in {seconds} second{}. {attempts_left} retr{} left.",
+                    if seconds == 1 { "" } else { "s" },
+                    if attempts_left == 1 { "y" } else { "ies" }
+                ))
+                .await;
                 tokio::time::sleep(wait).await;
                 pause *= 2;
                 attempts_left -= 1;
@@ -184,7 +223,10 @@ impl Curl<'_> {
                         self.connection = None;
                         let millis = started.elapsed().as_millis();
                         let message = match report.connected() {
-                            true => format!("Operation timed out after {millis} milliseconds with {} bytes received", report.downloaded),
+                            true => format!(
+                                "Operation timed out after {millis} milliseconds with {} bytes received",
+                                report.downloaded
+                            ),
                             false => format!("Connection timed out after {millis} milliseconds"),
                         };
                         Err(CurlError::new(code::TIMEOUT, message))

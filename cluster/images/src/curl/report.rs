@@ -106,7 +106,11 @@ impl Report {
                             continue;
                         }
                         // curl says this, too, and goes on.
-                        name => text = self.variable(name, exit, message).unwrap_or_else(|| format!("curl: unknown --write-out variable: '{name}'\n")),
+                        name => {
+                            text = self
+                                .variable(name, exit, message)
+                                .unwrap_or_else(|| format!("curl: unknown --write-out variable: '{name}'\n"))
+                        }
                     }
                 } else if let Some((name, after)) = rest.strip_prefix("header{").and_then(|inner| inner.split_once('}')) {
                     rest = after;
@@ -150,9 +154,11 @@ impl Report {
             "remote_port" => port(self.remote),
             "local_ip" => address(self.local),
             "local_port" => port(self.local),
-            "content_type" => {
-                self.headers.get("content-type").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
-            }
+            "content_type" => self
+                .headers
+                .get("content-type")
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                .unwrap_or_default(),
             "filename_effective" => self.output.clone().unwrap_or_default(),
             "ssl_verify_result" => self.verify_result.to_string(),
             "exitcode" => exit.to_string(),

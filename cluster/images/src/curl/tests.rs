@@ -1,13 +1,9 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use meshlab_net::{Listener, Net};
-use rustls::ServerConfig;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::TlsAcceptor;
 
-use crate::testing::{Pod, Running, World};
+use crate::testing::{Pod, Running, World, tls_server};
 
 /// A pod with curl, and a web app that it can call.
 async fn client_and_app() -> (World, Pod, Running) {
@@ -24,23 +20,35 @@ async fn what_is_written_out() {
     let (_world, client, _app) = client_and_app().await;
     for (script, expected) in [
         ("curl -s -o /dev/null -w '%{http_code}\\n' http://web:8080/", "200\n"),
-        ("curl -sS -o /dev/null -w '%{http_code} %{remote_ip} %{http_version} %{num_connects}' web:8080/?status=503", "503 10.244.0.5 1.1 1"),
+        (
+            "curl -sS -o /dev/null -w '%{http_code} %{remote_ip} %{http_version} %{num_connects}' web:8080/?status=503",
+            "503 10.244.0.5 1.1 1",
+        ),
         ("curl -s http://web:8080/healthz", "ok\n"),
         ("curl -sI http://web:8080/healthz | head -1", "HTTP/1.1 200 OK\r\n"),
         ("curl -si http://web:8080/healthz | grep content-type", "content-type: text/plain; charset=utf-8\r\n"),
         ("curl -s --http2-prior-knowledge -o /dev/null -w '%{http_version}' http://web:8080/", "2"),
         ("curl -s 'http://web:8080/[1-3]' | grep -c '\"v2\"'", "3\n"),
-        ("curl -s -H 'end-user: jason' -A agent http://web:8080/x | grep -E '\"(end-user|user-agent|path)\"'",
-         "  \"path\": \"/x\",\n    \"end-user\": \"jason\",\n    \"user-agent\": \"agent\"\n"),
-        ("curl -s -d a=1 -d b=2 http://web:8080/ | grep -E '\"(body|method|content-type)\"'",
-         "  \"method\": \"POST\",\n    \"content-type\": \"application/x-www-form-urlencoded\",\n  \"body\": \"a=1&b=2\"\n"),
+        (
+            "curl -s -H 'end-user: jason' -A agent http://web:8080/x | grep -E '\"(end-user|user-agent|path)\"'",
+            "  \"path\": \"/x\",\n    \"end-user\": \"jason\",\n    \"user-agent\": \"agent\"\n",
+        ),
+        (
+            "curl -s -d a=1 -d b=2 http://web:8080/ | grep -E '\"(body|method|content-type)\"'",
+            "  \"method\": \"POST\",\n    \"content-type\": \"application/x-www-form-urlencoded\",\n  \"body\": \"a=1&b=2\"\n",
+        ),
         ("curl -s -G --data-urlencode 'q=a b' http://web:8080/ | grep '\"path\"'", "  \"path\": \"/?q=a%20b\",\n"),
-        ("curl -s -X DELETE -u me:secret http://web:8080/ | grep -E '\"(method|authorization)\"'",
-         "  \"method\": \"DELETE\",\n    \"authorization\": \"Basic bWU6c2VjcmV0\",\n"),
+        (
+            "curl -s -X DELETE -u me:secret http://web:8080/ | grep -E '\"(method|authorization)\"'",
+            "  \"method\": \"DELETE\",\n    \"authorization\": \"Basic bWU6c2VjcmV0\",\n",
+        ),
         ("curl -s --resolve other:8080:10.244.0.5 http://other:8080/ | grep '\"host\"'", "    \"host\": \"other:8080\",\n"),
         ("curl -s --connect-to other:80:web:8080 http://other/ | grep '\"host\"'", "    \"host\": \"other\",\n"),
         ("curl -s -H 'Host: bookinfo.com' http://10.244.0.5:8080/ | grep '\"host\"'", "    \"host\": \"bookinfo.com\",\n"),
-        ("curl -s -o /tmp/f http://web:8080/healthz; cat /tmp/f; cd /tmp; curl -sO http://web:8080/readyz; cat readyz", "ok\nok\n"),
+        (
+            "curl -s -o /tmp/f http://web:8080/healthz; cat /tmp/f; cd /tmp; curl -sO http://web:8080/readyz; cat readyz",
+            "ok\nok\n",
+        ),
         ("curl -s 'http://web:8080/?stream=3&interval=1ms' | cut -d' ' -f1", "1\n2\n3\n"),
         ("curl -s 'http://web:8080/?bytes=100000' | wc -c", "100000\n"),
         ("curl -s --retry 2 --retry-delay 0 -o /dev/null -w '%{http_code}' 'http://web:8080/?status=503'", "503"),
@@ -76,7 +84,9 @@ async fn a_server_that_closes_or_talks_nonsense_is_told_apart() {
     let world = World::new();
     let server = world.pod("server", "10.244.0.5", crate::busybox());
     let client = world.pod("client", "10.244.0.6", crate::curl());
-    for (port, reply, code) in [(1, "", 52), (2, "hello there\r\n\r\n", 1), (3, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", 18)] {
+    for (port, reply, code) in
+        [(1, "", 52), (2, "hello there\r\n\r\n", 1), (3, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi", 18)]
+    {
         let mut listener = server.container.net.listen(SocketAddr::from(([0, 0, 0, 0], port))).await.unwrap();
         tokio::spawn(async move {
             let mut stream = listener.accept().await.unwrap();
@@ -110,36 +120,6 @@ async fn verbose_shows_both_heads() {
     ");
 }
 
-/// A TLS server that answers every connection with one HTTP response. Gives the authority's certificate.
-async fn tls_server(server: &Pod, port: u16, name: &str) -> String {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(rcgen::DnType::CommonName, "lab authority");
-    let authority_certificate = authority.self_signed(&key).unwrap();
-    let issuer = rcgen::Issuer::new(authority, key);
-    let leaf_key = rcgen::KeyPair::generate().unwrap();
-    let mut leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-    leaf.distinguished_name.push(rcgen::DnType::CommonName, name);
-    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let private_key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
-    let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], private_key).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let mut listener = server.container.net.listen(SocketAddr::from(([0, 0, 0, 0], port))).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok(stream) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut buffer = [0; 1024];
-            let _ = stream.read(&mut buffer).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecure").await;
-            let _ = stream.shutdown().await;
-        }
-    });
-    authority_certificate.pem()
-}
-
 #[tokio::test]
 async fn certificates_are_verified() {
     let world = World::new();
@@ -151,7 +131,9 @@ async fn certificates_are_verified() {
     assert_eq!(client.out("curl -sk -w ' %{ssl_verify_result}' https://server/").await, "secure 20");
     let unknown = client.sh("curl -sS https://server/").await;
     assert_eq!(unknown.code, 60);
-    assert!(unknown.stderr.starts_with("curl: (60) SSL certificate problem: unable to get local issuer certificate\nMore details"));
+    assert!(
+        unknown.stderr.starts_with("curl: (60) SSL certificate problem: unable to get local issuer certificate\nMore details")
+    );
     let misnamed = client.sh("curl -sS --cacert /ca.pem --resolve other:443:10.244.0.5 https://other/").await;
     assert_eq!(misnamed.code, 60);
     assert!(misnamed.stderr.contains("no alternative certificate subject name matches target host name 'other'"), "{misnamed:?}");

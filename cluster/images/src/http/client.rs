@@ -63,11 +63,7 @@ pub(crate) async fn send<N: Net>(net: &N, request: Request<Body>) -> Result<Answ
 }
 
 /// Sends a request to an address, whatever its URL says.
-pub(crate) async fn send_to<N: Net>(
-    net: &N,
-    address: SocketAddr,
-    mut request: Request<Body>,
-) -> Result<Answer, ClientError> {
+pub(crate) async fn send_to<N: Net>(net: &N, address: SocketAddr, mut request: Request<Body>) -> Result<Answer, ClientError> {
     let stream = net.connect(address).await.map_err(|err| ClientError::Connect(address, err))?;
     let uri = request.uri().clone();
     if !request.headers().contains_key(header::HOST)

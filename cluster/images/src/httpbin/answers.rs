@@ -94,7 +94,11 @@ pub(super) async fn answer(request: Request<Incoming>, ends: Ends) -> Response<B
         && asked.method != method
         && !(method == Method::GET && matches!(asked.method, Method::HEAD | Method::OPTIONS))
     {
-        return respond(StatusCode::METHOD_NOT_ALLOWED, "text/html", "<title>405 Method Not Allowed</title>\n<h1>Method Not Allowed</h1>\n");
+        return respond(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/html",
+            "<title>405 Method Not Allowed</title>\n<h1>Method Not Allowed</h1>\n",
+        );
     }
     match segments[..] {
         [""] => respond(StatusCode::OK, "text/html; charset=utf-8", INDEX),
@@ -130,8 +134,12 @@ pub(super) async fn answer(request: Request<Incoming>, ends: Ends) -> Response<B
             Ok(decoded) => respond(StatusCode::OK, "text/html; charset=utf-8", decoded),
             Err(_) => respond(StatusCode::OK, "text/html; charset=utf-8", "Incorrect Base64 data try: SFRUUEJJTiBpcyBhd2Vzb21l"),
         },
-        ["json"] => show(&json!({ "slideshow": { "title": "A mesh lesson", "slides": [{ "title": "Traffic" }, { "title": "Security" }] } })),
-        ["html"] => respond(StatusCode::OK, "text/html; charset=utf-8", "<!doctype html>\n<html><body><h1>A page</h1></body></html>\n"),
+        ["json"] => show(
+            &json!({ "slideshow": { "title": "A mesh lesson", "slides": [{ "title": "Traffic" }, { "title": "Security" }] } }),
+        ),
+        ["html"] => {
+            respond(StatusCode::OK, "text/html; charset=utf-8", "<!doctype html>\n<html><body><h1>A page</h1></body></html>\n")
+        }
         ["robots.txt"] => respond(StatusCode::OK, "text/plain", "User-agent: *\nDisallow: /deny\n"),
         ["gzip"] => gzip(&asked),
         ["cache"] => cache(&asked),
@@ -187,7 +195,9 @@ fn status(codes: &str) -> Response<Body> {
         let code = code.trim().parse::<u16>().ok().filter(|code| (100..600).contains(code))?;
         Some((code, weight.trim().parse::<f64>().ok().filter(|weight| *weight >= 0.0 && weight.is_finite())?))
     };
-    let Some(choices) = codes.split(',').map(parse).collect::<Option<Vec<_>>>() else { return bad_request("Invalid status code") };
+    let Some(choices) = codes.split(',').map(parse).collect::<Option<Vec<_>>>() else {
+        return bad_request("Invalid status code");
+    };
     let total: f64 = choices.iter().map(|(_, weight)| weight).sum();
     let mut at = rand::rng().random::<f64>() * total;
     let drawn = choices.iter().find(|(_, weight)| {
@@ -250,7 +260,8 @@ fn drip(asked: &Asked) -> Response<Body> {
         Some((Ok(Frame::data(Bytes::from_static(b"*"))), sent + 1))
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    *response.status_mut() = StatusCode::from_u16(asked.number("code", 200.0) as u16).ok().filter(|code| !code.is_informational()).unwrap_or_default();
+    *response.status_mut() =
+        StatusCode::from_u16(asked.number("code", 200.0) as u16).ok().filter(|code| !code.is_informational()).unwrap_or_default();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(header::CONTENT_LENGTH, count.into());
     response

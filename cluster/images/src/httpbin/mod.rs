@@ -48,7 +48,9 @@ fn port(process: &Process) -> Result<u16, Failure> {
     let mut port = process.env.get("PORT").cloned().unwrap_or_else(|| "80".to_owned());
     while let Some(word) = words.next() {
         let (name, inline) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value.to_owned())));
-        let mut value = || inline.clone().or_else(|| words.next().cloned()).ok_or_else(|| Failure::with_code(2, format!("{name} needs a value")));
+        let mut value = || {
+            inline.clone().or_else(|| words.next().cloned()).ok_or_else(|| Failure::with_code(2, format!("{name} needs a value")))
+        };
         match name {
             "-port" | "--port" => port = value()?,
             "-b" | "--bind" => {

@@ -73,6 +73,7 @@ pub(super) fn body(headers: &HeaderMap, body: &[u8]) -> Vec<(&'static str, Value
 /// The request's cookies.
 pub(super) fn cookies(headers: &HeaderMap) -> Map<String, Value> {
     let lines = headers.get_all(header::COOKIE).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let all: Vec<String> = lines.flat_map(|line| line.split(';').map(|pair| pair.trim().to_owned()).collect::<Vec<_>>()).collect();
+    let all: Vec<String> =
+        lines.flat_map(|line| line.split(';').map(|pair| pair.trim().to_owned()).collect::<Vec<_>>()).collect();
     all.iter().filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.to_owned(), value.into())).collect()
 }

@@ -75,10 +75,16 @@ async fn every_path_answers() {
         ("curl -s httpbin/base64/aGVsbG8=".to_owned(), "hello"),
         ("curl -s --compressed httpbin/gzip | grep gzipped".to_owned(), "  \"gzipped\": true,\n"),
         ("curl -s 'httpbin/drip?numbytes=4&duration=0'".to_owned(), "****"),
-        ("curl -s -L -c /jar httpbin/cookies/set/a/b | tr -d ' \\n'; curl -s -b /jar httpbin/cookies | grep -c '\"a\": \"b\"'".to_owned(),
-         "{\"cookies\":{\"a\":\"b\"}}1\n"),
+        (
+            "curl -s -L -c /jar httpbin/cookies/set/a/b | tr -d ' \\n'; curl -s -b /jar httpbin/cookies | grep -c '\"a\": \"b\"'"
+                .to_owned(),
+            "{\"cookies\":{\"a\":\"b\"}}1\n",
+        ),
         ("curl -s -D - -o /dev/null 'httpbin/response-headers?x-lesson=1' | grep x-lesson".to_owned(), "x-lesson: 1\r\n"),
-        ("curl -s -X PUT -d a=1 httpbin/anything/x | grep -E '\"(method|a)\"'".to_owned(), "    \"a\": \"1\"\n  \"method\": \"PUT\",\n"),
+        (
+            "curl -s -X PUT -d a=1 httpbin/anything/x | grep -E '\"(method|a)\"'".to_owned(),
+            "    \"a\": \"1\"\n  \"method\": \"PUT\",\n",
+        ),
         ("curl -s httpbin/uuid | grep -cE '[0-9a-f]{8}-[0-9a-f]{4}-4'".to_owned(), "1\n"),
         (format!("curl {code} httpbin/delay/0.01"), "200"),
     ] {

@@ -78,7 +78,8 @@ impl Shell {
             "wait" => self.wait(arguments).await,
             "kill" => self.kill(arguments).await,
             "jobs" => {
-                let lines: String = self.jobs.0.iter().enumerate().map(|(index, job)| format!("[{}] {}\n", index + 1, job.pid)).collect();
+                let lines: String =
+                    self.jobs.0.iter().enumerate().map(|(index, job)| format!("[{}] {}\n", index + 1, job.pid)).collect();
                 self.say(lines.as_bytes()).await
             }
             "hash" => Ok(0),
@@ -177,7 +178,8 @@ impl Shell {
 
     async fn set_options(&mut self, arguments: &[String]) -> Status {
         if arguments.is_empty() {
-            let lines: String = self.variables.iter().map(|(name, variable)| format!("{name}={}\n", quote(&variable.value))).collect();
+            let lines: String =
+                self.variables.iter().map(|(name, variable)| format!("{name}={}\n", quote(&variable.value))).collect();
             return self.say(lines.as_bytes()).await;
         }
         let mut words = arguments.iter();
@@ -254,7 +256,9 @@ impl Shell {
                     let prompt = words.next().cloned().unwrap_or_default();
                     self.write(2, prompt).await;
                 }
-                flag if flag.starts_with('-') => return self.fail("read", &format!("{flag} is not supported by this shell")).await,
+                flag if flag.starts_with('-') => {
+                    return self.fail("read", &format!("{flag} is not supported by this shell")).await;
+                }
                 _ => names.push(word.clone()),
             }
         }
@@ -318,7 +322,8 @@ impl Shell {
 
     async fn trap(&mut self, arguments: &[String]) -> Status {
         let Some((action, names)) = arguments.split_first() else {
-            let lines: String = self.traps.iter().map(|(trap, action)| format!("trap -- {} {}\n", quote(action), trap.name())).collect();
+            let lines: String =
+                self.traps.iter().map(|(trap, action)| format!("trap -- {} {}\n", quote(action), trap.name())).collect();
             return self.say(lines.as_bytes()).await;
         };
         for name in names {
@@ -463,7 +468,8 @@ pub(crate) fn decode_escapes(text: &str) -> Decoded {
         };
         rest = &rest[letter.len_utf8()..];
         let mut take = |most: usize, radix: u32| {
-            let end = rest.char_indices().take(most).take_while(|(_, c)| c.is_digit(radix)).map(|(at, _)| at + 1).last().unwrap_or(0);
+            let end =
+                rest.char_indices().take(most).take_while(|(_, c)| c.is_digit(radix)).map(|(at, _)| at + 1).last().unwrap_or(0);
             let digits = &rest[..end];
             rest = &rest[end..];
             u32::from_str_radix(digits, radix).ok()

@@ -276,15 +276,13 @@ impl Shell {
     async fn run_compound(&mut self, compound: &CompoundCommand) -> Status {
         match compound {
             CompoundCommand::BraceGroup(group) => self.run_list(&group.list).await,
-            CompoundCommand::Subshell(subshell) => {
-                match self.fork(Work::List(subshell.list.clone()), self.descriptors.clone()) {
-                    Ok(mut child) => self.wait_for(&mut child).await,
-                    Err(err) => {
-                        self.complain(&err.to_string()).await;
-                        Ok(err.exit_code())
-                    }
+            CompoundCommand::Subshell(subshell) => match self.fork(Work::List(subshell.list.clone()), self.descriptors.clone()) {
+                Ok(mut child) => self.wait_for(&mut child).await,
+                Err(err) => {
+                    self.complain(&err.to_string()).await;
+                    Ok(err.exit_code())
                 }
-            }
+            },
             CompoundCommand::IfClause(clause) => {
                 if self.holds(&clause.condition).await? {
                     return self.run_list(&clause.then).await;

@@ -275,9 +275,7 @@ impl Shell {
         let one = |text: String| Ok(Some(Value::One(text)));
         match parameter {
             Parameter::Positional(0) => one(self.name.clone()),
-            Parameter::Positional(index) => {
-                Ok(self.positional.get(*index as usize - 1).map(|text| Value::One(text.clone())))
-            }
+            Parameter::Positional(index) => Ok(self.positional.get(*index as usize - 1).map(|text| Value::One(text.clone()))),
             Parameter::Named(name) => Ok(self.get(name).map(|text| Value::One(text.to_owned()))),
             Parameter::Special(special) => match special {
                 SpecialParameter::AllPositionalParameters { concatenate } => {
@@ -287,9 +285,7 @@ impl Shell {
                 SpecialParameter::LastExitStatus => one(self.status.to_string()),
                 SpecialParameter::CurrentOptionFlags => one(self.options.letters()),
                 SpecialParameter::ProcessId => one("1".to_owned()),
-                SpecialParameter::LastBackgroundProcessId => {
-                    Ok(self.last_background.map(|pid| Value::One(pid.to_string())))
-                }
+                SpecialParameter::LastBackgroundProcessId => Ok(self.last_background.map(|pid| Value::One(pid.to_string()))),
                 SpecialParameter::ShellName => one(self.name.clone()),
             },
             Parameter::NamedWithIndex { .. } | Parameter::NamedWithAllIndices { .. } => {
@@ -488,7 +484,11 @@ impl Shell {
                     let hidden = name.starts_with('.') && !segment.starts_with('.');
                     let leads_on = segments.peek().is_none() || metadata.file_type != FileType::File;
                     if !hidden && leads_on && regex.is_match(&name) && next.len() < MAX_WORDS {
-                        next.push(if segments.peek().is_some() { format!("{directory}{name}/") } else { format!("{directory}{name}") });
+                        next.push(if segments.peek().is_some() {
+                            format!("{directory}{name}/")
+                        } else {
+                            format!("{directory}{name}")
+                        });
                     }
                 }
             }

@@ -194,9 +194,7 @@ impl Shell {
     /// Writes to a descriptor. Where it is closed or its reader is gone the text is lost, as `echo` loses it in other shells.
     pub(super) async fn write(&mut self, descriptor: i32, text: impl AsRef<[u8]>) -> bool {
         match self.descriptors.get_mut(&descriptor) {
-            Some(Descriptor::Output(output)) => {
-                output.write_all(text.as_ref()).await.is_ok() && output.flush().await.is_ok()
-            }
+            Some(Descriptor::Output(output)) => output.write_all(text.as_ref()).await.is_ok() && output.flush().await.is_ok(),
             _ => false,
         }
     }

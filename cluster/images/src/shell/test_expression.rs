@@ -16,7 +16,8 @@ impl Shell {
         if words.len() > MAX_WORDS {
             return Err("too many arguments".to_owned());
         }
-        let expression = brush_parser::test_command::parse(words).map_err(|_| format!("{}: unexpected operator", words.join(" ")))?;
+        let expression =
+            brush_parser::test_command::parse(words).map_err(|_| format!("{}: unexpected operator", words.join(" ")))?;
         self.test_expression(&expression)
     }
 

@@ -34,7 +34,10 @@ async fn the_language() {
         // Control.
         ("if false; then echo a; elif true; then echo b; else echo c; fi", "b\n"),
         ("i=0; while [ $i -lt 3 ]; do i=$((i+1)); [ $i = 2 ] && continue; echo $i; done", "1\n3\n"),
-        ("for i in 1 2 3; do for j in a b; do [ $j = b ] && continue 2; [ $i = 3 ] && break 2; echo $i$j; done; done", "1a\n2a\n"),
+        (
+            "for i in 1 2 3; do for j in a b; do [ $j = b ] && continue 2; [ $i = 3 ] && break 2; echo $i$j; done; done",
+            "1a\n2a\n",
+        ),
         ("until true; do echo never; done; echo done", "done\n"),
         ("case foo.txt in *.md) echo md;; *.txt|x) echo text;; *) echo other;; esac", "text\n"),
         ("case 'a*' in a\\*) echo star;; esac; case ab in 'a*') echo no;; *) echo quoted;; esac", "star\nquoted\n"),
@@ -55,8 +58,10 @@ async fn the_language() {
         ("while read l; do echo $l; done <<'EOF'\n$x\nEOF", "$x\n"),
         ("exec 3>/tmp/three; echo x >&3; exec 3>&-; read l < /tmp/three; echo $l", "x\n"),
         // File names.
-        ("cd /tmp; echo a > g1; echo b > g2; echo g* 'g*' nothing*; for f in /tmp/g?; do echo $f; done",
-         "g1 g2 g* nothing*\n/tmp/g1\n/tmp/g2\n"),
+        (
+            "cd /tmp; echo a > g1; echo b > g2; echo g* 'g*' nothing*; for f in /tmp/g?; do echo $f; done",
+            "g1 g2 g* nothing*\n/tmp/g1\n/tmp/g2\n",
+        ),
         // Tests.
         ("[ -d /tmp ] && [ ! -e /none ] && test -n x -a 2 -gt 1 && echo ok", "ok\n"),
         ("[ -z \"\" -o x = y ] && echo ok; [ 1 -eq 2 ] || echo ne", "ok\nne\n"),

@@ -29,8 +29,18 @@ async fn tar(process: &mut Process) -> Outcome {
         first.insert(0, '-');
     }
     let long = [
-        ("create", 'c'), ("extract", 'x'), ("list", 't'), ("file", 'f'), ("directory", 'C'), ("gzip", 'z'), ("verbose", 'v'),
-        ("touch", 'm'), ("no-same-permissions", 'o'), ("no-same-owner", 'o'), ("warning", 'W'), ("strip-components", 'S'),
+        ("create", 'c'),
+        ("extract", 'x'),
+        ("list", 't'),
+        ("file", 'f'),
+        ("directory", 'C'),
+        ("gzip", 'z'),
+        ("verbose", 'v'),
+        ("touch", 'm'),
+        ("no-same-permissions", 'o'),
+        ("no-same-owner", 'o'),
+        ("warning", 'W'),
+        ("strip-components", 'S'),
     ];
     let options = Options::parse(&argv, "cxtzvmpohPf:C:W:S:", &long)?;
     let file = options.value('f').unwrap_or("-").to_owned();
@@ -188,7 +198,8 @@ async fn extract(process: &mut Process, options: &Options, bytes: &[u8]) -> Outc
             complain(process, &format!("tar: skipping '{shown}': it leads out of the archive")).await;
             continue;
         }
-        let wanted = |name: &String| shown.trim_end_matches('/') == name.trim_end_matches('/') || shown.starts_with(&format!("{name}/"));
+        let wanted =
+            |name: &String| shown.trim_end_matches('/') == name.trim_end_matches('/') || shown.starts_with(&format!("{name}/"));
         if !options.operands.is_empty() && !options.operands.iter().any(wanted) {
             continue;
         }

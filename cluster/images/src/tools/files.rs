@@ -90,7 +90,8 @@ fn destination(process: &Process, source: &str, target: &str) -> String {
 }
 
 fn check_target(process: &Process, sources: &[String], target: &str) -> Result<(), Failure> {
-    let is_directory = process.container.fs.metadata(&process.path(target)).is_ok_and(|found| found.file_type == FileType::Directory);
+    let is_directory =
+        process.container.fs.metadata(&process.path(target)).is_ok_and(|found| found.file_type == FileType::Directory);
     match sources.len() > 1 && !is_directory {
         true => Err(Failure::new(format!("target '{target}' is not a directory"))),
         false => Ok(()),
@@ -112,7 +113,8 @@ async fn cp(process: &mut Process) -> Outcome {
         if process.container.fs.canonicalize(&to).is_ok_and(|to| to == real) {
             return Err(Failure::new(format!("'{source}' and '{target}' are the same file")));
         }
-        copy(&process.container.fs, &from, &to, 0).map_err(|err| Failure::new(format!("can't copy '{source}' to '{target}': {err}")))?;
+        copy(&process.container.fs, &from, &to, 0)
+            .map_err(|err| Failure::new(format!("can't copy '{source}' to '{target}': {err}")))?;
     }
     Ok(0)
 }
@@ -148,7 +150,9 @@ async fn mv(process: &mut Process) -> Outcome {
     for source in sources {
         let (from, to) = (process.path(source), destination(process, source, target));
         let moved = match fs.rename(&from, &to) {
-            Err(err) if err.kind() == io::ErrorKind::CrossesDevices => copy(&fs, &from, &to, 0).and_then(|()| fs.remove_dir_all(&from)),
+            Err(err) if err.kind() == io::ErrorKind::CrossesDevices => {
+                copy(&fs, &from, &to, 0).and_then(|()| fs.remove_dir_all(&from))
+            }
             moved => moved,
         };
         moved.map_err(|err| Failure::new(format!("can't rename '{source}': {err}")))?;
@@ -246,7 +250,8 @@ async fn mktemp(process: &mut Process) -> Outcome {
     let random: String = rand::rng().sample_iter(Alphanumeric).take(template.len() - end).map(char::from).collect();
     let name = format!("{}{random}", &template[..end]);
     let path = process.path(&name);
-    let made = if options.has('d') { process.container.fs.create_dir(&path) } else { process.container.fs.write(&path, Vec::new()) };
+    let made =
+        if options.has('d') { process.container.fs.create_dir(&path) } else { process.container.fs.write(&path, Vec::new()) };
     made.map_err(|err| Failure::at(&name, &err))?;
     print(process, format!("{name}\n")).await?;
     Ok(0)

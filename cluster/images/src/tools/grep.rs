@@ -20,9 +20,23 @@ const MAX_FILES: usize = 10_000;
 
 async fn grep(process: &mut Process) -> Outcome {
     let long = [
-        ("ignore-case", 'i'), ("invert-match", 'v'), ("count", 'c'), ("line-number", 'n'), ("quiet", 'q'), ("only-matching", 'o'),
-        ("extended-regexp", 'E'), ("fixed-strings", 'F'), ("recursive", 'r'), ("files-with-matches", 'l'), ("word-regexp", 'w'),
-        ("after-context", 'A'), ("before-context", 'B'), ("context", 'C'), ("regexp", 'e'), ("max-count", 'm'), ("line-buffered", 'u'),
+        ("ignore-case", 'i'),
+        ("invert-match", 'v'),
+        ("count", 'c'),
+        ("line-number", 'n'),
+        ("quiet", 'q'),
+        ("only-matching", 'o'),
+        ("extended-regexp", 'E'),
+        ("fixed-strings", 'F'),
+        ("recursive", 'r'),
+        ("files-with-matches", 'l'),
+        ("word-regexp", 'w'),
+        ("after-context", 'A'),
+        ("before-context", 'B'),
+        ("context", 'C'),
+        ("regexp", 'e'),
+        ("max-count", 'm'),
+        ("line-buffered", 'u'),
         ("color", 'K'),
     ];
     let options = Options::parse(&process.argv, "ivcnqoEFGPrRlLwxhHsauKA:B:C:e:m:", &long).map_err(trouble)?;
@@ -43,7 +57,8 @@ async fn grep(process: &mut Process) -> Outcome {
     let after: usize = options.number('A').map_err(trouble)?.unwrap_or(context);
     let most: u64 = options.number('m').map_err(trouble)?.unwrap_or(u64::MAX);
 
-    let mut search = Search { file: String::new(), number: 0, count: 0, earlier: VecDeque::new(), after_left: 0, counts: Vec::new() };
+    let mut search =
+        Search { file: String::new(), number: 0, count: 0, earlier: VecDeque::new(), after_left: 0, counts: Vec::new() };
     let code = each_line(process, &files, |file, line, output| {
         if search.file != file {
             search.next_file(file);

@@ -82,7 +82,8 @@ async fn ls(process: &mut Process) -> Outcome {
         }
         entries.retain(|(name, _)| options.has('a') || options.has('A') || !name.starts_with('.'));
         if options.has('R') && output.len() < MAX_ENTRIES {
-            let below = entries.iter().filter(|(name, found)| found.file_type == FileType::Directory && name != "." && name != "..");
+            let below =
+                entries.iter().filter(|(name, found)| found.file_type == FileType::Directory && name != "." && name != "..");
             directories.extend(below.map(|(name, _)| format!("{}/{name}", directory.trim_end_matches('/'))));
         }
         if titled {
@@ -132,7 +133,8 @@ async fn stat(process: &mut Process) -> Outcome {
     let options = Options::parse(&process.argv, "Lc:", &[("format", 'c')])?;
     for name in &options.operands {
         let path = process.path(name);
-        let found = if options.has('L') { process.container.fs.metadata(&path) } else { process.container.fs.symlink_metadata(&path) };
+        let found =
+            if options.has('L') { process.container.fs.metadata(&path) } else { process.container.fs.symlink_metadata(&path) };
         let metadata = found.map_err(|err| Failure::new(format!("can't stat '{name}': {err}")))?;
         let kind = match metadata.file_type {
             FileType::File => "regular file",
@@ -186,7 +188,11 @@ async fn find(process: &mut Process) -> Outcome {
             }
             "-maxdepth" => depth = value()?.parse().map_err(|_| Failure::new("-maxdepth needs a number"))?,
             "-print" => {}
-            other => return Err(Failure::new(format!("{other} is not supported; there are -name, -iname, -type, -maxdepth and -print"))),
+            other => {
+                return Err(Failure::new(format!(
+                    "{other} is not supported; there are -name, -iname, -type, -maxdepth and -print"
+                )));
+            }
         }
     }
     let (mut code, mut output, mut count) = (0, String::new(), 0);
@@ -214,7 +220,9 @@ async fn find(process: &mut Process) -> Outcome {
         }
         if metadata.file_type == FileType::Directory && level < depth {
             let entries = process.container.fs.list(&path).unwrap_or_default();
-            todo.extend(entries.into_iter().rev().map(|(entry, _)| (format!("{}/{entry}", name.trim_end_matches('/')), level + 1)));
+            todo.extend(
+                entries.into_iter().rev().map(|(entry, _)| (format!("{}/{entry}", name.trim_end_matches('/')), level + 1)),
+            );
         }
     }
     print(process, output).await?;
@@ -230,7 +238,9 @@ async fn du(process: &mut Process) -> Outcome {
             let metadata = process.container.fs.symlink_metadata(&path).map_err(|err| Failure::at(&name, &err))?;
             bytes += metadata.size;
             if metadata.file_type == FileType::Directory {
-                todo.extend(process.container.fs.list(&path).unwrap_or_default().into_iter().map(|(entry, _)| format!("{path}/{entry}")));
+                todo.extend(
+                    process.container.fs.list(&path).unwrap_or_default().into_iter().map(|(entry, _)| format!("{path}/{entry}")),
+                );
             }
         }
         let size = if options.has('h') { human(bytes) } else { bytes.div_ceil(1024).to_string() };

@@ -5,10 +5,13 @@ mod commands;
 mod files;
 mod grep;
 mod listing;
+mod network;
+mod openssl;
 mod sed;
 mod system;
 mod text;
 mod transform;
+mod wget;
 
 use std::ops::ControlFlow;
 
@@ -50,7 +53,20 @@ pub(crate) fn install(mut image: ImageBuilder) -> ImageBuilder {
         image = image.executable(name, std::sync::Arc::new(Builtin(name)));
     }
     image = image.executable("curl", std::sync::Arc::new(Command(|process| Box::pin(crate::curl::curl(process)))));
-    let groups = [text::TOOLS, transform::TOOLS, grep::TOOLS, sed::TOOLS, files::TOOLS, listing::TOOLS, system::TOOLS, commands::TOOLS, archive::TOOLS];
+    let groups = [
+        text::TOOLS,
+        transform::TOOLS,
+        grep::TOOLS,
+        sed::TOOLS,
+        files::TOOLS,
+        listing::TOOLS,
+        system::TOOLS,
+        commands::TOOLS,
+        archive::TOOLS,
+        network::TOOLS,
+        openssl::TOOLS,
+        wget::TOOLS,
+    ];
     for (name, tool) in groups.into_iter().flatten() {
         image = image.executable(name, std::sync::Arc::new(Command(*tool)));
     }
@@ -76,9 +92,12 @@ impl Options {
                 options.operands.extend(words.by_ref().cloned());
             } else if let Some(name) = word.strip_prefix("--") {
                 let (name, inline) = name.split_once('=').map_or((name, None), |(name, value)| (name, Some(value.to_owned())));
-                let letter = long.iter().find(|(known, _)| *known == name).map(|(_, letter)| *letter).ok_or_else(|| invalid(word))?;
+                let letter =
+                    long.iter().find(|(known, _)| *known == name).map(|(_, letter)| *letter).ok_or_else(|| invalid(word))?;
                 let value = match (takes_value(letter) == Some(true), inline) {
-                    (true, None) => words.next().cloned().ok_or_else(|| Failure::new(format!("option requires an argument: {name}")))?,
+                    (true, None) => {
+                        words.next().cloned().ok_or_else(|| Failure::new(format!("option requires an argument: {name}")))?
+                    }
                     (_, inline) => inline.unwrap_or_default(),
                 };
                 options.flags.push((letter, value));

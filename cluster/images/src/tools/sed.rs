@@ -306,7 +306,8 @@ impl<'a> Parser<'a> {
             }
             Some('y') => {
                 let delimiter = self.next().ok_or_else(|| Failure::new("bad format in y"))?;
-                let (from, to): (Vec<char>, Vec<char>) = (self.until(delimiter)?.chars().collect(), self.until(delimiter)?.chars().collect());
+                let (from, to): (Vec<char>, Vec<char>) =
+                    (self.until(delimiter)?.chars().collect(), self.until(delimiter)?.chars().collect());
                 match from.len() == to.len() {
                     true => Ok(Action::Translate(from, to)),
                     false => Err(Failure::new("the strings of y have different lengths")),

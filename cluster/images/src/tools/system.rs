@@ -120,7 +120,11 @@ async fn uname(process: &mut Process) -> Outcome {
 async fn printenv(process: &mut Process) -> Outcome {
     let names = process.argv[1..].to_vec();
     let all = || process.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>();
-    let text = if names.is_empty() { all() } else { names.iter().filter_map(|name| process.env.get(name)).map(|value| format!("{value}\n")).collect() };
+    let text = if names.is_empty() {
+        all()
+    } else {
+        names.iter().filter_map(|name| process.env.get(name)).map(|value| format!("{value}\n")).collect()
+    };
     let missing = names.iter().any(|name| !process.env.contains_key(name));
     print(process, text).await?;
     Ok(i32::from(missing))

@@ -108,11 +108,14 @@ async fn tail(process: &mut Process) -> Outcome {
     let start = match (options.value('c'), options.value('n').unwrap_or("10")) {
         (Some(bytes), _) => from_end(bytes, |count| content.len().saturating_sub(count), |skip| skip)?,
         (None, lines) => {
-            let ends: Vec<usize> = content.split_inclusive(|byte| *byte == b'\n').scan(0, |at, line| {
-                let start = *at;
-                *at += line.len();
-                Some(start)
-            }).collect();
+            let ends: Vec<usize> = content
+                .split_inclusive(|byte| *byte == b'\n')
+                .scan(0, |at, line| {
+                    let start = *at;
+                    *at += line.len();
+                    Some(start)
+                })
+                .collect();
             let line_at = |index: usize| ends.get(index).copied().unwrap_or(content.len());
             from_end(lines, |count| if count == 0 { content.len() } else { line_at(ends.len().saturating_sub(count)) }, line_at)?
         }
@@ -206,7 +209,8 @@ async fn seq(process: &mut Process) -> Outcome {
     let mut separator = "\n".to_owned();
     if let Some(at) = words.iter().position(|word| word.starts_with("-s")) {
         let inline = words[at].trim_start_matches("-s");
-        let (value, end) = if inline.is_empty() { (words.get(at + 1).copied().unwrap_or_default(), at + 2) } else { (inline, at + 1) };
+        let (value, end) =
+            if inline.is_empty() { (words.get(at + 1).copied().unwrap_or_default(), at + 2) } else { (inline, at + 1) };
         separator = value.to_owned();
         words.drain(at..end.min(words.len()));
     }

@@ -37,7 +37,9 @@ async fn sort(process: &mut Process) -> Outcome {
     let key = |line: &str| -> String {
         let key = match (column, options.value('t')) {
             (None, _) => line.to_owned(),
-            (Some(column), Some(separator)) => line.split(separator).skip(column.saturating_sub(1)).collect::<Vec<_>>().join(separator),
+            (Some(column), Some(separator)) => {
+                line.split(separator).skip(column.saturating_sub(1)).collect::<Vec<_>>().join(separator)
+            }
             (Some(column), None) => line.split_whitespace().skip(column.saturating_sub(1)).collect::<Vec<_>>().join(" "),
         };
         if options.has('f') { key.to_uppercase() } else { key }
@@ -96,7 +98,8 @@ fn parse_ranges(list: &str) -> Result<Vec<(usize, usize)>, Failure> {
 async fn cut(process: &mut Process) -> Outcome {
     let options = Options::parse(&process.argv, "d:f:c:b:s", &[("delimiter", 'd'), ("fields", 'f'), ("characters", 'c')])?;
     let characters = options.value('c').or(options.value('b'));
-    let list = characters.or(options.value('f')).ok_or_else(|| Failure::new("expected a list of bytes, characters, or fields"))?;
+    let list =
+        characters.or(options.value('f')).ok_or_else(|| Failure::new("expected a list of bytes, characters, or fields"))?;
     let ranges = parse_ranges(list)?;
     let delimiter = options.value('d').unwrap_or("\t").to_owned();
     let wanted = |position: usize| ranges.iter().any(|(from, to)| (*from..=*to).contains(&position));

@@ -117,7 +117,12 @@ async fn make(app: &App, request: Request<Incoming>, ends: Ends) -> Response<Bod
         return response;
     }
     if unlucky && orders.status.is_none() {
-        answer.error = Some(format!("{} {} fails {}% of its requests (FAIL_RATE)", config.service, config.version, config.fail_rate * 100.0));
+        answer.error = Some(format!(
+            "{} {} fails {}% of its requests (FAIL_RATE)",
+            config.service,
+            config.version,
+            config.fail_rate * 100.0
+        ));
         return show(&answer, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), as_page, &config.color);
     }
     if let Some(bytes) = orders.bytes {

@@ -18,7 +18,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("TCP_PREFIX", "default hello"),
     ("MESSAGE", "a text in every answer"),
     ("COLOR", "background of the page (a CSS colour name or #rrggbb)"),
-    ("UPSTREAMS", "URLs called on each request, separated by commas: http://host/path or grpc://host:port, or /path=URL for one path"),
+    (
+        "UPSTREAMS",
+        "URLs called on each request, separated by commas: http://host/path or grpc://host:port, or /path=URL for one path",
+    ),
     ("UPSTREAM_TIMEOUT", "how long to wait for one upstream (default 15s)"),
     ("IGNORE_UPSTREAM_FAILURE", "true: answer 200 although an upstream failed (default false: 502)"),
     ("FAIL_RATE", "share of requests that fail, 0 to 1 or in percent such as 25% (default 0)"),
@@ -188,9 +191,11 @@ fn parse_rate(value: &str) -> Result<f64, ConfigError> {
         None => value.parse(),
     };
     let expected = "a rate from 0 to 1, or a percentage such as 25%";
-    rate.ok()
-        .filter(|rate| (0.0..=1.0).contains(rate))
-        .ok_or_else(|| ConfigError::Value { name: "FAIL_RATE", value: value.to_owned(), expected })
+    rate.ok().filter(|rate| (0.0..=1.0).contains(rate)).ok_or_else(|| ConfigError::Value {
+        name: "FAIL_RATE",
+        value: value.to_owned(),
+        expected,
+    })
 }
 
 fn parse_status(name: &'static str, value: &str) -> Result<u16, ConfigError> {
@@ -241,7 +246,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_environment() {
-        let config = parse(&[("VERSION", "v2"), ("UPSTREAMS", "http://a/x, /pay=http://b:81")], &["--version=v3", "--port", "80"]);
+        let config =
+            parse(&[("VERSION", "v2"), ("UPSTREAMS", "http://a/x, /pay=http://b:81")], &["--version=v3", "--port", "80"]);
         let config = config.unwrap();
         insta::assert_snapshot!(config.summary(), @"reviews v3 on reviews-6b4d8c9f7-x2x5z serves http :80, calls http://a/x http://b:81");
         assert_eq!(config.upstreams[1].path.as_deref(), Some("/pay"));

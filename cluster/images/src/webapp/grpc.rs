@@ -184,21 +184,25 @@ impl<N: Net> Channels<N> {
         let (parts, body) = response.into_parts();
         let collected = Limited::new(body, MAX_MESSAGE).collect().await.map_err(|err| err.to_string())?;
         let trailers = collected.trailers().cloned().unwrap_or_default();
-        let field = |name| trailers.get(name).or(parts.headers.get(name)).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let field =
+            |name| trailers.get(name).or(parts.headers.get(name)).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let status = field("grpc-status");
         if status.as_deref() != Some("0") {
             let code = if parts.status.is_success() { 500 } else { parts.status.as_u16() };
             return Ok((code, json!({ "grpc-status": status, "grpc-message": field("grpc-message") })));
         }
         let said: SayResponse = unframe(&collected.to_bytes())?;
-        Ok((200, json!({
-            "grpc-status": "0",
-            "message": said.message,
-            "service": said.service,
-            "version": said.version,
-            "hostname": said.hostname,
-            "headers": said.headers,
-        })))
+        Ok((
+            200,
+            json!({
+                "grpc-status": "0",
+                "message": said.message,
+                "service": said.service,
+                "version": said.version,
+                "hostname": said.hostname,
+                "headers": said.headers,
+            }),
+        ))
     }
 
     async fn channel(&self, authority: &str, target: &Uri) -> Result<SendRequest<Body>, String> {

@@ -99,3 +99,6 @@ impl Handler for App {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

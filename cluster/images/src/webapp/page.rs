@@ -17,20 +17,24 @@ pub(super) fn render(answer: &Answer, color: &str) -> String {
     for (name, value) in &answer.headers {
         row(name, value);
     }
-    let upstreams: String = answer.upstreams.iter().map(|called| {
-        let outcome = match (&called.status, &called.error) {
-            (Some(status), _) => status.to_string(),
-            (None, error) => error.clone().unwrap_or_default(),
-        };
-        let body = called.body.as_ref().map_or(String::new(), pretty);
-        format!(
-            "<details open><summary>{} &rarr; <b>{}</b> ({} ms)</summary><pre>{}</pre></details>\n",
-            escape(&called.url),
-            escape(&outcome),
-            called.duration_ms,
-            escape(&body)
-        )
-    }).collect();
+    let upstreams: String = answer
+        .upstreams
+        .iter()
+        .map(|called| {
+            let outcome = match (&called.status, &called.error) {
+                (Some(status), _) => status.to_string(),
+                (None, error) => error.clone().unwrap_or_default(),
+            };
+            let body = called.body.as_ref().map_or(String::new(), pretty);
+            format!(
+                "<details open><summary>{} &rarr; <b>{}</b> ({} ms)</summary><pre>{}</pre></details>\n",
+                escape(&called.url),
+                escape(&outcome),
+                called.duration_ms,
+                escape(&body)
+            )
+        })
+        .collect();
     let message = answer.message.as_deref().map_or(String::new(), |message| format!("<p>{}</p>\n", escape(message)));
     let title = format!("{} {}", escape(&answer.service), escape(&answer.version));
     format!(

@@ -197,7 +197,10 @@ impl FileSystem {
         let names = place.volume.with(|tree| tree.names(&place.inside))?;
         let directory = place.absolute.join("/");
         // An entry that was removed since is left out, as readdir would.
-        Ok(names.into_iter().filter_map(|name| Some((name.clone(), self.symlink_metadata(&format!("/{directory}/{name}")).ok()?))).collect())
+        Ok(names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.symlink_metadata(&format!("/{directory}/{name}")).ok()?)))
+            .collect())
     }
 
     /// What is at a path, symbolic links followed.
@@ -373,9 +376,7 @@ impl FileSystem {
                 let inside = [&mount.inside[..], &absolute[mount.at.len()..]].concat();
                 Place { absolute, volume: mount.volume.clone(), inside, read_only: mount.read_only }
             }
-            None => {
-                Place { inside: absolute.clone(), absolute, volume: mounts.root.clone(), read_only: mounts.read_only_root }
-            }
+            None => Place { inside: absolute.clone(), absolute, volume: mounts.root.clone(), read_only: mounts.read_only_root },
         }
     }
 }

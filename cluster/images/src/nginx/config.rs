@@ -1,0 +1,613 @@
+//! The meaning of a configuration: servers, locations, and what each says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
+use meshlab_program::FileSystem;
+use regex::{Regex, RegexBuilder};
+
+use super::syntax::{self, Directive};
+
+/// What is wrong with a configuration, in nginx' form: `message in file:line`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ConfigError(String);
+
+impl ConfigError {
+    pub(super) fn new(message: impl fmt::Display, file: &str, line: usize) -> Self {
+        Self(format!("{message} in {file}:{line}"))
+    }
+
+    pub(super) fn plain(message: impl fmt::Display) -> Self {
+        Self(message.to_string())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// All that is served.
+pub(super) struct Config {
+    pub(super) servers: Vec<Server>,
+    pub(super) dump: String,
+}
+
+/// A `server` block.
+pub(super) struct Server {
+    /// Port, and whether this is the default server there.
+    pub(super) listen: Vec<(u16, bool)>,
+    pub(super) names: Vec<ServerName>,
+    pub(super) settings: Settings,
+    pub(super) locations: Vec<Location>,
+}
+
+pub(super) enum ServerName {
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`.
+    Suffix(String),
+    /// `example.*`, kept as `example.`.
+    Prefix(String),
+    Regex(Regex),
+}
+
+/// A `location` block.
+pub(super) struct Location {
+    pub(super) matcher: Matcher,
+    pub(super) settings: Settings,
+}
+
+pub(super) enum Matcher {
+    Exact(String),
+    /// The flag: `^~`, which keeps regular expressions from being looked at.
+    Prefix(String, bool),
+    Regex(Regex),
+    /// `@name`, for `try_files` and `error_page`.
+    Named(String),
+}
+
+/// What blocks inherit from those around them.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) root: String,
+    pub(super) alias: Option<String>,
+    pub(super) index: Vec<String>,
+    pub(super) autoindex: bool,
+    pub(super) default_type: String,
+    pub(super) types: BTreeMap<String, String>,
+    pub(super) headers: Vec<AddedHeader>,
+    pub(super) error_pages: Vec<ErrorPage>,
+    pub(super) access_log: bool,
+    pub(super) server_tokens: bool,
+    pub(super) proxy_headers: Vec<(String, String)>,
+    pub(super) proxy_timeout: std::time::Duration,
+    pub(super) client_max_body: u64,
+    // These belong to one block alone.
+    pub(super) action: Option<Action>,
+    pub(super) try_files: Option<Vec<String>>,
+    pub(super) rewrites: Vec<Rewrite>,
+}
+
+#[derive(Clone)]
+pub(super) struct AddedHeader {
+    pub(super) name: HeaderName,
+    pub(super) value: String,
+    pub(super) always: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct ErrorPage {
+    pub(super) codes: Vec<u16>,
+    /// `=200`: the status that is sent instead.
+    pub(super) status: Option<u16>,
+    pub(super) to: String,
+}
+
+#[derive(Clone)]
+pub(super) enum Action {
+    Return { status: u16, text: Option<String> },
+    Proxy(Upstream),
+}
+
+/// `rewrite REGEX REPLACEMENT [FLAG]`.
+#[derive(Clone)]
+pub(super) struct Rewrite {
+    pub(super) regex: Regex,
+    pub(super) replacement: String,
+    pub(super) flag: RewriteFlag,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RewriteFlag {
+    Last,
+    Break,
+    Redirect(u16),
+}
+
+/// Where `proxy_pass` leads.
+#[derive(Clone)]
+pub(super) struct Upstream {
+    /// Host and port as written; may have variables.
+    pub(super) authority: String,
+    /// What replaces the part of the path that the location matched.
+    pub(super) path: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            root: "/etc/nginx/html".to_owned(),
+            alias: None,
+            index: vec!["index.html".to_owned()],
+            autoindex: false,
+            default_type: "text/plain".to_owned(),
+            types: BTreeMap::new(),
+            headers: Vec::new(),
+            error_pages: Vec::new(),
+            access_log: true,
+            server_tokens: true,
+            proxy_headers: Vec::new(),
+            proxy_timeout: std::time::Duration::from_secs(60),
+            client_max_body: 1 << 20,
+            action: None,
+            try_files: None,
+            rewrites: Vec::new(),
+        }
+    }
+}
+
+/// Directives that say how nginx uses its machine, and mean nothing here.
+const IGNORED: &[&str] = &[
+    "user",
+    "worker_processes",
+    "worker_connections",
+    "worker_rlimit_nofile",
+    "pid",
+    "daemon",
+    "error_log",
+    "sendfile",
+    "tcp_nopush",
+    "tcp_nodelay",
+    "keepalive_timeout",
+    "keepalive_requests",
+    "gzip",
+    "gzip_types",
+    "gzip_vary",
+    "gzip_min_length",
+    "gzip_proxied",
+    "gzip_comp_level",
+    "log_format",
+    "types_hash_max_size",
+    "server_names_hash_bucket_size",
+    "charset",
+    "proxy_http_version",
+    "proxy_buffering",
+    "proxy_redirect",
+    "proxy_connect_timeout",
+    "proxy_send_timeout",
+    "proxy_buffers",
+    "proxy_buffer_size",
+    "client_body_timeout",
+    "client_header_timeout",
+    "send_timeout",
+    "multi_accept",
+    "use",
+    "etag",
+    "expires",
+    "port_in_redirect",
+    "absolute_redirect",
+    "log_not_found",
+    "reset_timedout_connection",
+    "master_process",
+];
+
+/// A block's names for its kind, for "is not allowed here".
+const KNOWN: &[&str] = &[
+    "http",
+    "server",
+    "location",
+    "events",
+    "types",
+    "upstream",
+    "listen",
+    "server_name",
+    "root",
+    "alias",
+    "index",
+    "try_files",
+    "return",
+    "add_header",
+    "proxy_pass",
+    "proxy_set_header",
+    "default_type",
+    "access_log",
+    "error_page",
+    "autoindex",
+    "rewrite",
+    "server_tokens",
+    "proxy_read_timeout",
+    "client_max_body_size",
+    "internal",
+];
+
+fn unknown(directive: &Directive) -> ConfigError {
+    let name = &directive.name;
+    match KNOWN.contains(&name.as_str()) {
+        true => directive.error(format!("\"{name}\" directive is not allowed here")),
+        false => directive.error(format!("unknown directive \"{name}\"")),
+    }
+}
+
+fn one(directive: &Directive) -> Result<&str, ConfigError> {
+    match &directive.arguments[..] {
+        [only] => Ok(only),
+        _ => Err(directive.error(format!("invalid number of arguments in \"{}\" directive", directive.name))),
+    }
+}
+
+fn flag(directive: &Directive) -> Result<bool, ConfigError> {
+    match one(directive)? {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(directive
+            .error(format!("invalid value \"{other}\" in \"{}\" directive, it must be \"on\" or \"off\"", directive.name))),
+    }
+}
+
+/// Checks directives that stand outside of any block.
+pub(super) fn check_main(directives: &[Directive]) -> Result<(), ConfigError> {
+    directives.iter().find(|directive| !IGNORED.contains(&directive.name.as_str())).map_or(Ok(()), |wrong| Err(unknown(wrong)))
+}
+
+impl Config {
+    /// Reads a configuration file and all that it includes.
+    pub(super) fn load(fs: &FileSystem, path: &str) -> Result<Self, ConfigError> {
+        let source = syntax::read(fs, path)?;
+        let mut config = Self { servers: Vec::new(), dump: source.dump };
+        for directive in &source.directives {
+            match (directive.name.as_str(), &directive.block) {
+                ("events", Some(block)) => check_main(block)?,
+                ("http", Some(block)) => config.http(block)?,
+                _ => check_main(std::slice::from_ref(directive))?,
+            }
+        }
+        Ok(config)
+    }
+
+    fn http(&mut self, block: &[Directive]) -> Result<(), ConfigError> {
+        let mut settings = Settings::default();
+        // `upstream` may stand behind the server that names it, and the settings behind the servers that inherit them.
+        let mut upstreams = BTreeMap::new();
+        for directive in block {
+            match (directive.name.as_str(), &directive.block) {
+                ("server", Some(_)) => {}
+                ("upstream", Some(servers)) => {
+                    let name = one(directive)?.to_owned();
+                    let server = servers.iter().find(|server| server.name == "server");
+                    let server = server.ok_or_else(|| directive.error(format!("no servers are inside upstream \"{name}\"")))?;
+                    if servers.iter().filter(|server| server.name == "server").count() > 1 {
+                        return Err(
+                            directive.error("an upstream with several servers is not supported here; a Service balances instead")
+                        );
+                    }
+                    let address = server
+                        .arguments
+                        .first()
+                        .ok_or_else(|| server.error("invalid number of arguments in \"server\" directive"))?;
+                    upstreams.insert(name, address.clone());
+                }
+                _ => settings.take(directive, &upstreams)?,
+            }
+        }
+        for directive in block.iter().filter(|directive| directive.name == "server") {
+            let Some(block) = &directive.block else { return Err(directive.error("directive \"server\" has no opening \"{\"")) };
+            self.servers.push(Server::new(block, &settings, &upstreams)?);
+        }
+        Ok(())
+    }
+
+    /// The ports that are listened on, each once.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.servers.iter().flat_map(|server| server.listen.iter().map(|(port, _)| *port)).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// The server for a host at a port: <https://nginx.org/en/docs/http/request_processing.html>.
+    pub(super) fn server(&self, port: u16, host: &str) -> Option<&Server> {
+        let here = || self.servers.iter().filter(|server| server.listen.iter().any(|(listen, _)| *listen == port));
+        let by = |matches: &dyn Fn(&ServerName) -> bool| here().find(|server| server.names.iter().any(matches));
+        by(&|name| matches!(name, ServerName::Exact(exact) if exact == host))
+            .or_else(|| by(&|name| matches!(name, ServerName::Suffix(suffix) if host.ends_with(suffix))))
+            .or_else(|| by(&|name| matches!(name, ServerName::Prefix(prefix) if host.starts_with(prefix))))
+            .or_else(|| by(&|name| matches!(name, ServerName::Regex(regex) if regex.is_match(host))))
+            .or_else(|| here().find(|server| server.listen.contains(&(port, true))))
+            .or_else(|| here().next())
+    }
+}
+
+impl Server {
+    fn new(block: &[Directive], inherited: &Settings, upstreams: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut server = Self { listen: Vec::new(), names: Vec::new(), settings: inherited.clone(), locations: Vec::new() };
+        let mut own = OwnLists::default();
+        for directive in block {
+            match directive.name.as_str() {
+                "listen" => {
+                    if let Some(listen) = listen(directive)? {
+                        server.listen.push(listen);
+                    }
+                }
+                "server_name" => {
+                    for name in &directive.arguments {
+                        server.names.push(server_name(name, directive)?);
+                    }
+                }
+                "location" => {}
+                _ => {
+                    own.start(directive, &mut server.settings);
+                    server.settings.take(directive, upstreams)?;
+                }
+            }
+        }
+        if server.listen.is_empty() {
+            server.listen.push((80, false));
+        }
+        for directive in block.iter().filter(|directive| directive.name == "location") {
+            server.location(directive, upstreams)?;
+        }
+        Ok(server)
+    }
+
+    fn location(&mut self, directive: &Directive, upstreams: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+        let Some(block) = &directive.block else { return Err(directive.error("directive \"location\" has no opening \"{\"")) };
+        let regex = |pattern: &str, ignore_case: bool| {
+            let regex = RegexBuilder::new(pattern).case_insensitive(ignore_case).build();
+            regex.map_err(|_| directive.error(format!("invalid regular expression \"{pattern}\"")))
+        };
+        let words: Vec<&str> = directive.arguments.iter().map(String::as_str).collect();
+        let matcher = match words[..] {
+            ["=", path] => Matcher::Exact(path.to_owned()),
+            ["^~", path] => Matcher::Prefix(path.to_owned(), true),
+            ["~", pattern] => Matcher::Regex(regex(pattern, false)?),
+            ["~*", pattern] => Matcher::Regex(regex(pattern, true)?),
+            [name] if name.starts_with('@') => Matcher::Named(name.to_owned()),
+            [path] => Matcher::Prefix(path.to_owned(), false),
+            [modifier, _] => return Err(directive.error(format!("invalid location modifier \"{modifier}\""))),
+            _ => return Err(directive.error("invalid number of arguments in \"location\" directive")),
+        };
+        let mut settings = Settings { action: None, try_files: None, rewrites: Vec::new(), alias: None, ..self.settings.clone() };
+        let mut own = OwnLists::default();
+        for inner in block {
+            if inner.name == "location" {
+                return Err(inner.error("nested locations are not supported here"));
+            }
+            if inner.name == "internal" {
+                continue;
+            }
+            own.start(inner, &mut settings);
+            settings.take(inner, upstreams)?;
+        }
+        if let (Matcher::Regex(_) | Matcher::Named(_), Some(Action::Proxy(Upstream { path: Some(_), .. }))) =
+            (&matcher, &settings.action)
+        {
+            let message = "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location";
+            return Err(directive.error(message));
+        }
+        let duplicate = self.locations.iter().any(|other| match (&other.matcher, &matcher) {
+            (Matcher::Exact(left), Matcher::Exact(right)) | (Matcher::Prefix(left, _), Matcher::Prefix(right, _)) => {
+                left == right
+            }
+            _ => false,
+        });
+        if duplicate {
+            return Err(directive.error(format!("duplicate location \"{}\"", words.last().unwrap_or(&""))));
+        }
+        self.locations.push(Location { matcher, settings });
+        Ok(())
+    }
+}
+
+/// Lists that a block inherits only if it has none of its own.
+#[derive(Default)]
+struct OwnLists {
+    headers: bool,
+    proxy_headers: bool,
+    error_pages: bool,
+}
+
+impl OwnLists {
+    fn start(&mut self, directive: &Directive, settings: &mut Settings) {
+        match directive.name.as_str() {
+            "add_header" if !std::mem::replace(&mut self.headers, true) => settings.headers.clear(),
+            "proxy_set_header" if !std::mem::replace(&mut self.proxy_headers, true) => settings.proxy_headers.clear(),
+            "error_page" if !std::mem::replace(&mut self.error_pages, true) => settings.error_pages.clear(),
+            _ => {}
+        }
+    }
+}
+
+impl Settings {
+    /// Takes a directive that may stand in `http`, `server` and `location`.
+    fn take(&mut self, directive: &Directive, upstreams: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+        let arguments = &directive.arguments;
+        let count = || directive.error(format!("invalid number of arguments in \"{}\" directive", directive.name));
+        match directive.name.as_str() {
+            "root" => self.root = one(directive)?.to_owned(),
+            "alias" => self.alias = Some(one(directive)?.to_owned()),
+            "index" => self.index.clone_from(arguments),
+            "autoindex" => self.autoindex = flag(directive)?,
+            "default_type" => self.default_type = one(directive)?.to_owned(),
+            "server_tokens" => self.server_tokens = flag(directive)?,
+            "types" => {
+                for entry in directive.block.iter().flatten() {
+                    self.types.extend(entry.arguments.iter().map(|extension| (extension.clone(), entry.name.clone())));
+                }
+            }
+            "access_log" => self.access_log = arguments.first().is_some_and(|target| target != "off"),
+            "proxy_read_timeout" => self.proxy_timeout = duration(directive)?,
+            "client_max_body_size" => self.client_max_body = size(directive)?,
+            "add_header" => {
+                let (Some(name), Some(value)) = (arguments.first(), arguments.get(1)) else { return Err(count()) };
+                let name = name.parse().map_err(|_| directive.error(format!("invalid header name \"{name}\"")))?;
+                let always = arguments.get(2).is_some_and(|word| word == "always");
+                self.headers.push(AddedHeader { name, value: value.clone(), always });
+            }
+            "proxy_set_header" => {
+                let [name, value] = &arguments[..] else { return Err(count()) };
+                name.parse::<HeaderName>().map_err(|_| directive.error(format!("invalid header name \"{name}\"")))?;
+                self.proxy_headers.push((name.clone(), value.clone()));
+            }
+            "error_page" => self.error_pages.push(error_page(directive)?),
+            "try_files" if arguments.len() > 1 => self.try_files = Some(arguments.clone()),
+            "try_files" => return Err(count()),
+            "return" => self.action = self.action.take().or(Some(return_action(directive)?)),
+            "rewrite" => self.rewrites.push(rewrite(directive)?),
+            "proxy_pass" => self.action = Some(Action::Proxy(proxy_pass(directive, upstreams)?)),
+            name if IGNORED.contains(&name) => {}
+            _ => return Err(unknown(directive)),
+        }
+        Ok(())
+    }
+}
+
+fn listen(directive: &Directive) -> Result<Option<(u16, bool)>, ConfigError> {
+    let Some((address, options)) = directive.arguments.split_first() else {
+        return Err(directive.error("invalid number of arguments in \"listen\" directive"));
+    };
+    for option in options {
+        match option.as_str() {
+            "default_server" | "http2" | "reuseport" => {}
+            "ssl" => return Err(directive.error("\"listen … ssl\" is not supported here; in a mesh the sidecar speaks TLS")),
+            other => return Err(directive.error(format!("invalid parameter \"{other}\""))),
+        }
+    }
+    // Pods here have IPv4 addresses.
+    if address.starts_with('[') {
+        return Ok(None);
+    }
+    let port = address.rsplit(':').next().unwrap_or(address);
+    let port = if address.contains('.') && !address.contains(':') { "80" } else { port };
+    let port = port.parse().ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| directive.error(format!("invalid port in \"{address}\" of the \"listen\" directive")))?;
+    Ok(Some((port, options.iter().any(|option| option == "default_server"))))
+}
+
+fn server_name(name: &str, directive: &Directive) -> Result<ServerName, ConfigError> {
+    if let Some(pattern) = name.strip_prefix('~') {
+        let regex = Regex::new(pattern).map_err(|_| directive.error(format!("invalid regular expression \"{pattern}\"")))?;
+        return Ok(ServerName::Regex(regex));
+    }
+    Ok(match (name.strip_prefix('*'), name.strip_suffix('*')) {
+        (Some(suffix), _) => ServerName::Suffix(suffix.to_ascii_lowercase()),
+        (_, Some(prefix)) => ServerName::Prefix(prefix.to_ascii_lowercase()),
+        _ => ServerName::Exact(name.to_ascii_lowercase()),
+    })
+}
+
+fn error_page(directive: &Directive) -> Result<ErrorPage, ConfigError> {
+    let (to, words) = directive
+        .arguments
+        .split_last()
+        .ok_or_else(|| directive.error("invalid number of arguments in \"error_page\" directive"))?;
+    let (mut codes, mut status) = (Vec::new(), None);
+    for word in words {
+        let number = |text: &str| {
+            text.parse::<u16>()
+                .ok()
+                .filter(|code| (200..600).contains(code))
+                .ok_or_else(|| directive.error(format!("invalid value \"{word}\"")))
+        };
+        match word.strip_prefix('=') {
+            Some(code) => status = Some(number(code)?),
+            None => codes.push(number(word)?),
+        }
+    }
+    Ok(ErrorPage { codes, status, to: to.clone() })
+}
+
+fn return_action(directive: &Directive) -> Result<Action, ConfigError> {
+    let invalid = |code: &str| directive.error(format!("invalid return code \"{code}\""));
+    let status = |code: &str| code.parse::<u16>().ok().filter(|code| (200..600).contains(code)).ok_or_else(|| invalid(code));
+    match &directive.arguments[..] {
+        [url] if url.starts_with("http") => Ok(Action::Return { status: 302, text: Some(url.clone()) }),
+        [code] => Ok(Action::Return { status: status(code)?, text: None }),
+        [code, text] => Ok(Action::Return { status: status(code)?, text: Some(text.clone()) }),
+        _ => Err(directive.error("invalid number of arguments in \"return\" directive")),
+    }
+}
+
+fn rewrite(directive: &Directive) -> Result<Rewrite, ConfigError> {
+    let (pattern, replacement, flag) = match &directive.arguments[..] {
+        [pattern, replacement] => (pattern, replacement, "last"),
+        [pattern, replacement, flag] => (pattern, replacement, flag.as_str()),
+        _ => return Err(directive.error("invalid number of arguments in \"rewrite\" directive")),
+    };
+    let regex = Regex::new(pattern).map_err(|_| directive.error(format!("invalid regular expression \"{pattern}\"")))?;
+    let flag = match flag {
+        "last" => RewriteFlag::Last,
+        "break" => RewriteFlag::Break,
+        "redirect" => RewriteFlag::Redirect(302),
+        "permanent" => RewriteFlag::Redirect(301),
+        other => return Err(directive.error(format!("invalid parameter \"{other}\""))),
+    };
+    let absolute = replacement.starts_with("http://") || replacement.starts_with("https://");
+    let flag = if absolute && !matches!(flag, RewriteFlag::Redirect(_)) { RewriteFlag::Redirect(302) } else { flag };
+    Ok(Rewrite { regex, replacement: replacement.clone(), flag })
+}
+
+fn proxy_pass(directive: &Directive, upstreams: &BTreeMap<String, String>) -> Result<Upstream, ConfigError> {
+    let url = one(directive)?;
+    let Some(rest) = url.strip_prefix("http://") else {
+        let message =
+            if url.starts_with("https://") { "\"proxy_pass\" to https is not supported here" } else { "invalid URL prefix" };
+        return Err(directive.error(message));
+    };
+    let (authority, path) = rest.find('/').map_or((rest, None), |at| (&rest[..at], Some(rest[at..].to_owned())));
+    let authority = upstreams.get(authority).map_or(authority, String::as_str).to_owned();
+    if !authority.contains('$') && format!("http://{authority}/").parse::<Uri>().is_err() {
+        return Err(directive.error(format!("invalid host in upstream \"{authority}\"")));
+    }
+    Ok(Upstream { authority, path })
+}
+
+fn duration(directive: &Directive) -> Result<std::time::Duration, ConfigError> {
+    let text = one(directive)?;
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match &text[at..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let millis = text[..at].parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    millis
+        .map(std::time::Duration::from_millis)
+        .ok_or_else(|| directive.error(format!("\"{}\" directive invalid value", directive.name)))
+}
+
+fn size(directive: &Directive) -> Result<u64, ConfigError> {
+    /// More than this is never kept in memory; 0 is nginx' "no limit".
+    const MOST: u64 = 64 << 20;
+    let text = one(directive)?.to_ascii_lowercase();
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match &text[at..] {
+        "" => Some(1),
+        "k" => Some(1 << 10),
+        "m" => Some(1 << 20),
+        "g" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = text[..at].parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    let bytes = bytes.ok_or_else(|| directive.error(format!("\"{}\" directive invalid value", directive.name)))?;
+    Ok(if bytes == 0 { MOST } else { bytes.min(MOST) })
+}
+
+/// A header's value, if the text can be one.
+pub(super) fn header_value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok()
+}
