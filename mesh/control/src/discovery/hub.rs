@@ -161,17 +161,24 @@ impl<W: World> Hub<W> {
         let targets = self.targets(&world);
         let version = self.versions.fetch_add(1, Ordering::Relaxed);
         let classes: Vec<_> = targets.iter().map(|(class, _)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-        let had: Vec<_> = classes.iter().map(|class| compiling.classes.get(class).cloned()).collect();
-        let compiled = tokio::task::spawn_blocking({
+        let mut tasks = tokio::task::JoinSet::new();
+        for share in shares(classes) {
+            let had: Vec<_> = share.iter().map(|class| compiling.classes.get(class).cloned()).collect();
             let world = world.clone();
-            move || {
-                let (configs, notes) = world.compile(&classes);
-                let compiled = configs.into_iter().zip(&had).map(|(config, had)| advance(config, had.as_ref(), version));
-                (classes.iter().cloned().zip(compiled).collect::<BTreeMap<_, _>>(), notes)
-            }
-        });
-        // If compiling panics, every proxy keeps what it has; the next state of the cluster is a new attempt.
-        let Ok((compiled, notes)) = compiled.await else { return Published { changed: 0, notes: BTreeSet::new() } };
+            tasks.spawn_blocking(move || {
+                let (configs, notes) = world.compile(&share);
+                let now = configs.into_iter().zip(&had).map(|(config, had)| advance(config, had.as_ref(), version));
+                let now: Vec<_> = now.collect();
+                (share.into_iter().zip(now), notes)
+            });
+        }
+        let (mut compiled, mut notes) = (BTreeMap::new(), BTreeSet::new());
+        while let Some(done) = tasks.join_next().await {
+            // If compiling panics, those proxies keep what they have; the next state of the cluster is a new attempt.
+            let Ok((share, noticed)) = done else { continue };
+            compiled.extend(share);
+            notes.extend(noticed);
+        }
         for (class, target) in &targets {
             let Some(now) = compiled.get(class) else { continue };
             target.send_if_modified(|had| {
@@ -226,6 +233,18 @@ impl<W: World> Hub<W> {
         all.sort_by_key(|(node, _, _)| node.name());
         all
     }
+}
+
+/// The classes, divided among the machine's cores.
+fn shares<T>(mut classes: Vec<T>) -> Vec<Vec<T>> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let size = classes.len().div_ceil(cores).max(1);
+    let mut shares = Vec::new();
+    while !classes.is_empty() {
+        let rest = classes.split_off(size.min(classes.len()));
+        shares.push(std::mem::replace(&mut classes, rest));
+    }
+    shares
 }
 
 /// What a class has after `had`: the same, if the new configuration is equal, so that nobody is told.

@@ -1,0 +1,105 @@
+//! How long a change takes to reach the last of many proxies: 1,000 services with 10 endpoints each, 100 proxies, one route changed.
+//! The whole way counts: API server, watch, compilation, delta, stream, acknowledgement.
+//!
+//! `cargo bench -p meshlab-control` prints the median and the worst of some rounds. Arguments: services, proxies, workloads.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use meshlab_proxy_config::discovery::{ControlMessage, Node, ProxyMessage};
+use serde_json::{Value, json};
+use support::Lab;
+
+const ROUNDS: usize = 10;
+const ENDPOINTS: usize = 10;
+
+fn main() {
+    let numbers: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let number = |at: usize, default| numbers.get(at).copied().unwrap_or(default);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let mut took = runtime.block_on(measure(number(0, 1000), number(1, 100), number(2, 10)));
+    took.sort();
+    report(&took);
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark's result")]
+fn report(took: &[Duration]) {
+    println!("last proxy updated after: median {:?}, worst {:?} of {}", took[took.len() / 2], took[took.len() - 1], took.len());
+}
+
+async fn measure(services: usize, proxies: usize, workloads: usize) -> Vec<Duration> {
+    let lab = Lab::new().await;
+    for index in 0..services {
+        lab.kube.apply("services", service(index));
+        lab.kube.apply("endpointslices", slice(index));
+    }
+    let _istiod = lab.start_istiod();
+    lab.wait_until_ready().await;
+    let (updated, mut updates) = tokio::sync::mpsc::unbounded_channel();
+    for index in 0..proxies {
+        let workload = format!("client-{}", index % workloads);
+        let labels = [("app".to_owned(), workload.clone())].into();
+        let (namespace, service_account) = ("default".into(), "sleep".into());
+        let node = Node { pod: format!("client-{index}"), namespace, service_account, workload, labels, ..Node::default() };
+        let mut proxy = lab.connect(node, "token-of:default:sleep").await;
+        let updated = updated.clone();
+        tokio::spawn(async move {
+            while let Some(ControlMessage::Update(update)) = proxy.next().await {
+                proxy.send(&ProxyMessage::Ack { version: update.version }).await;
+                if updated.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    wait_for_all(&mut updates, proxies).await;
+    let mut took = Vec::new();
+    for round in 0..ROUNDS {
+        lab.kube.apply("virtualservices", route(round));
+        let applied = Instant::now();
+        wait_for_all(&mut updates, proxies).await;
+        took.push(applied.elapsed());
+    }
+    took
+}
+
+async fn wait_for_all(updates: &mut tokio::sync::mpsc::UnboundedReceiver<()>, proxies: usize) {
+    for _ in 0..proxies {
+        updates.recv().await.expect("proxies go on");
+    }
+}
+
+fn address(index: usize, block: u8) -> String {
+    format!("10.{block}.{}.{}", index / 250, index % 250 + 1)
+}
+
+fn service(index: usize) -> Value {
+    let ip = address(index, 97);
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": format!("s{index}"), "namespace": "default" },
+        "spec": { "clusterIP": ip, "clusterIPs": [ip], "selector": { "app": format!("s{index}") },
+                  "ports": [{ "name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP" }] },
+    })
+}
+
+fn slice(index: usize) -> Value {
+    let endpoint = |member: usize| {
+        let ip = address(index * ENDPOINTS + member, 245);
+        json!({ "addresses": [ip], "conditions": { "ready": true } })
+    };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": { "name": format!("s{index}-1"), "namespace": "default", "labels": { "kubernetes.io/service-name": format!("s{index}") } },
+        "addressType": "IPv4", "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        "endpoints": (0..ENDPOINTS).map(endpoint).collect::<Vec<_>>(),
+    })
+}
+
+fn route(round: usize) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": { "name": "changing", "namespace": "default" },
+        "spec": { "hosts": ["s0"], "http": [{ "route": [{ "destination": { "host": "s0" } }], "timeout": format!("{}s", round + 1) }] },
+    })
+}
