@@ -238,6 +238,7 @@ fn specs() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn applying_is_idempotent_and_wins(first in specs(), second in specs(), third in specs()) {
         let live = try_apply(None, first, "me", false).unwrap();

@@ -169,6 +169,7 @@ fn protobuf_errors() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
         let _ = json(&bytes);
@@ -178,6 +179,27 @@ proptest::proptest! {
             data: [("a".to_owned(), String::from_utf8_lossy(&bytes).into_owned())].into(), ..Default::default() }));
         let raw = k8s_pb::apimachinery::pkg::runtime::RawExtension { raw: Some(bytes) };
         let _ = protobuf::decode(&body("v1", "Pod", &raw));
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+    /// Bodies of kubectl with one byte changed.
+    #[test]
+    fn no_damage_panics(line in 1..20usize, place in proptest::prelude::any::<proptest::sample::Index>(), byte in proptest::prelude::any::<u8>()) {
+        use base64::Engine as _;
+        let text = include_str!("kubectl_bodies.txt").lines().nth(line).and_then(|line| line.split_once(' ')).unwrap().1;
+        let mut body = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        let place = place.index(body.len());
+        body[place] = byte;
+        let _ = protobuf::decode(&body);
+    }
+
+    #[test]
+    fn json_comes_back_as_it_was(text in "\\PC{0,20}", number in proptest::prelude::any::<i64>()) {
+        let value = json!({"a": text, "b": [number, null, {"c": [text]}]});
+        proptest::prop_assert_eq!(json(value.to_string().as_bytes()).unwrap().value, value.clone());
+        proptest::prop_assert_eq!(yaml(value.to_string().as_bytes()).unwrap().value, value);
     }
 }
 

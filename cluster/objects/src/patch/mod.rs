@@ -8,7 +8,9 @@ use crate::{Reason, Status, schema::Schema};
 
 /// As many operations as one JSON patch may have; Kubernetes' own limit.
 const MAX_OPERATIONS: usize = 10_000;
-/// As deep as a merge patch may nest.
+/// What `copy` operations may add, so that a few cannot double an object again and again; Kubernetes' own limit.
+const MAX_COPIED: usize = 3 * 1024 * 1024;
+/// As deep as a merge patch, and what a JSON patch makes, may nest.
 const MAX_DEPTH: usize = 120;
 
 /// A JSON patch (RFC 6902): `patch` is the array of operations.
@@ -26,10 +28,39 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, Status> {
     let patch: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     let mut patched = target.clone();
-    json_patch::patch(&mut patched, &patch).map_err(|error| {
-        Status::new(Reason::Invalid, format!("the server rejected our request due to an error in our request: {error}"))
-    })?;
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += size(patched.pointer(copy.from.as_str()));
+            if copied > MAX_COPIED {
+                return Err(Status::new(
+                    Reason::RequestEntityTooLarge,
+                    format!("the accumulated size increase of copy operations is {copied}, exceeding the limit {MAX_COPIED}"),
+                ));
+            }
+        }
+        // Not `patch`: nothing has to be undone in a copy that is thrown away.
+        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|error| {
+            Status::new(Reason::Invalid, format!("the server rejected our request due to an error in our request: {error}"))
+        })?;
+    }
+    // A patch can put something deep into something deep; nobody could read it back.
+    if deeper_than(&patched, MAX_DEPTH) {
+        let message = format!("the server rejected our request due to an error in our request: it nests deeper than {MAX_DEPTH}");
+        return Err(Status::new(Reason::Invalid, message));
+    }
     Ok(patched)
+}
+
+/// About how many bytes a value takes as JSON.
+fn size(value: Option<&Value>) -> usize {
+    match value {
+        None => 0,
+        Some(Value::Object(fields)) => fields.iter().map(|(name, value)| name.len() + 4 + size(Some(value))).sum::<usize>() + 2,
+        Some(Value::Array(items)) => items.iter().map(|item| 1 + size(Some(item))).sum::<usize>() + 2,
+        Some(Value::String(text)) => text.len() + 2,
+        Some(_) => 8,
+    }
 }
 
 /// A JSON merge patch (RFC 7386).

@@ -23,6 +23,16 @@ fn json_patches() {
 }
 
 #[test]
+fn json_patches_cannot_grow_without_end() {
+    let mut operations = vec![json!({"op": "add", "path": "/a", "value": "x".repeat(1000)})];
+    operations.extend((0..64).map(|index| json!({"op": "copy", "from": "", "path": format!("/b{index}")})));
+    assert_eq!(json_patch(&json!({}), &operations.into()).unwrap_err().code, 413);
+    let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({"a": inner}));
+    let path = "/a".repeat(100);
+    assert_eq!(json_patch(&deep(100), &json!([{"op": "add", "path": path, "value": deep(100)}])).unwrap_err().code, 422);
+}
+
+#[test]
 fn merge_patches() {
     let patched = merge_patch(&json!({"a": {"b": 1, "c": 2}, "l": [1]}), &json!({"a": {"b": null, "d": 3}, "l": [2]})).unwrap();
     assert_eq!(patched, json!({"a": {"c": 2, "d": 3}, "l": [2]}));

@@ -97,7 +97,7 @@ pub fn row(columns: &Columns, object: &Value, include: IncludeObject, now: Times
         IncludeObject::None => {}
         IncludeObject::Metadata => {
             row["object"] =
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]});
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata(object)});
         }
         IncludeObject::Object => row["object"] = object.clone(),
     }
@@ -105,6 +105,13 @@ pub fn row(columns: &Columns, object: &Value, include: IncludeObject, now: Times
         row["conditions"] = json!([condition]);
     }
     row
+}
+
+/// An object's metadata without `managedFields`, which no reader of tables asks for and which are most of its bytes.
+fn metadata(object: &Value) -> Value {
+    let fields = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
+    let kept = fields.filter(|(name, _)| *name != "managedFields").map(|(name, value)| (name.clone(), value.clone()));
+    Value::Object(kept.collect())
 }
 
 /// Rows of pods that are done say so, for clients that grey them out.

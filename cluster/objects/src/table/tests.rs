@@ -125,10 +125,11 @@ fn custom_resources() {
 #[test]
 fn a_table() {
     let columns = Columns::builtin(&GroupVersionKind::new("", "v1", "Namespace"));
-    let namespace = json!({"kind": "Namespace", "metadata": {"name": "a"}, "status": {"phase": "Active"}});
+    let namespace = json!({"kind": "Namespace", "metadata": {"name": "a", "managedFields": []}, "status": {"phase": "Active"}});
     let rows = vec![row(&columns, &namespace, IncludeObject::Metadata, now())];
     let table = table(json!({"resourceVersion": "1"}), Some(&columns), rows);
     assert_eq!(table["rows"][0]["cells"], json!(["a", "Active", "<unknown>"]));
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    assert_eq!(table["rows"][0]["object"]["metadata"], json!({"name": "a"}));
     assert_eq!(table["columnDefinitions"][0]["format"], "name");
 }
