@@ -1,10 +1,9 @@
 //! Which images there are, and what is in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use regex::Regex;
 use thiserror::Error;
 
 use crate::Program;
@@ -166,7 +165,7 @@ impl ImageBuilder {
 /// All images that a cluster can run, found by name.
 #[derive(Default, Clone)]
 pub struct Catalogue {
-    entries: Vec<(Regex, String, Arc<Image>)>,
+    entries: Vec<(String, Arc<Image>)>,
 }
 
 /// No image has this name.
@@ -184,9 +183,7 @@ impl Catalogue {
     /// repository, without registry host and `library/` prefix or with them, is `name`; any tag or digest is accepted.
     /// Where two match, the one registered last wins.
     pub fn register(&mut self, name: &str, image: Arc<Image>) {
-        let pattern = format!(r"^([^/]+(\.[^/]+|:\d+)/)?(library/)?{}(:[^/]*)?(@sha256:[0-9a-f]+)?$", regex::escape(name));
-        let regex = Regex::new(&pattern).expect("an escaped name is a valid pattern");
-        self.entries.push((regex, name.to_owned(), image));
+        self.entries.push((name.to_owned(), image));
     }
 
     /// Finds the image for a container's `image` field.
@@ -194,10 +191,38 @@ impl Catalogue {
     /// # Errors
     /// [`ImageNotFound`], which names the images there are.
     pub fn find(&self, name: &str) -> Result<Arc<Image>, ImageNotFound> {
-        let found = self.entries.iter().rev().find(|(regex, _, _)| regex.is_match(name));
-        found.map(|(_, _, image)| image.clone()).ok_or_else(|| ImageNotFound {
-            name: name.to_owned(),
-            available: self.entries.iter().map(|(_, name, _)| name.clone()).collect(),
-        })
+        let repository = repository(name).ok_or_else(|| self.not_found(name))?;
+        let found = self.entries.iter().rev().find(|(known, _)| is_named(repository, known));
+        found.map(|(_, image)| image.clone()).ok_or_else(|| self.not_found(name))
     }
+
+    fn not_found(&self, name: &str) -> ImageNotFound {
+        let names: BTreeSet<&String> = self.entries.iter().map(|(name, _)| name).collect();
+        ImageNotFound { name: name.to_owned(), available: names.into_iter().cloned().collect() }
+    }
+}
+
+/// A reference without its tag and digest; None where one of them cannot be. The grammar:
+/// <https://github.com/distribution/reference/blob/main/reference.go>.
+fn repository(reference: &str) -> Option<&str> {
+    let (reference, digest) = reference.split_once('@').map_or((reference, None), |(rest, digest)| (rest, Some(digest)));
+    let is_hex = |hex: &str| !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if !digest.is_none_or(|digest| digest.strip_prefix("sha256:").is_some_and(is_hex)) {
+        return None;
+    }
+    // A colon before the last slash is that of the registry's port.
+    let last = reference.rfind('/').map_or(0, |slash| slash + 1);
+    let Some(colon) = reference[last..].find(':').map(|colon| last + colon) else { return Some(reference) };
+    let tag = &reference[colon + 1..];
+    let fine = tag.len() <= 128 && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    (fine && !tag.is_empty() && !tag.starts_with(['.', '-'])).then_some(&reference[..colon])
+}
+
+/// Whether a repository is `name`, perhaps with a registry's host or `library/` in front.
+fn is_named(repository: &str, name: &str) -> bool {
+    let without_host = match repository.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => rest,
+        _ => repository,
+    };
+    repository == name || without_host == name || without_host.strip_prefix("library/") == Some(name)
 }
