@@ -108,6 +108,12 @@ impl Default for Limits {
     }
 }
 
+/// A duration from configuration or a header, of at most a year: clocks cannot be moved on without end.
+pub(crate) fn milliseconds(value: u64) -> Duration {
+    const YEAR: u64 = 365 * 24 * 3600 * 1000;
+    Duration::from_millis(value.min(YEAR))
+}
+
 /// Who may ask for a decision trail with the header `x-meshlab-trail`. Everybody else's header is removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrailAccess {

@@ -1,7 +1,6 @@
 //! CUSTOM policies: an external authorizer decides, over HTTP or over Envoy's gRPC service.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -16,6 +15,7 @@ use crate::flags::Flags;
 use crate::http::body::{ClientBody, RequestBody};
 use crate::http::local_reply::LocalReply;
 use crate::matching::{MatchError, StringMatcher};
+use crate::options::milliseconds;
 use crate::snapshot::Snapshot;
 use crate::stream::StreamInfo;
 
@@ -84,7 +84,7 @@ pub(crate) async fn ask(
 ) -> Result<Changes, LocalReply> {
     let authorizer = &policy.authorizer;
     let config = &authorizer.config;
-    let limit = Duration::from_millis(config.timeout_ms.max(1));
+    let limit = milliseconds(config.timeout_ms.max(1));
     let question = async {
         let cluster = snapshot.clusters.get(&config.cluster).ok_or("cluster not found")?;
         match config.protocol {
@@ -370,5 +370,17 @@ mod proto {
             }
         }
         Some(Err(reply))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_answer_of_an_authorizer_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = super::proto::verdict(&bytes);
+        }
     }
 }

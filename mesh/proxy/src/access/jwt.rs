@@ -334,3 +334,58 @@ impl Key {
         Some(Self { id: jwk.common.key_id.clone(), algorithms, key })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HS256_TOKEN: &str = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJpIn0.eA";
+
+    fn rule() -> JwtRule {
+        JwtRule {
+            origin: Origin { kind: "RequestAuthentication".into(), namespace: "n".into(), name: "n".into(), path: String::new() },
+            issuer: "i".into(),
+            audiences: Vec::new(),
+            jwks: Some(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#.into()),
+            from_headers: Vec::new(),
+            from_params: Vec::new(),
+            from_cookies: Vec::new(),
+            output_payload_to_header: None,
+            claim_to_headers: Vec::new(),
+            forward_original_token: false,
+            timeout_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_key_set_that_could_not_be_had_lets_no_token_pass() {
+        let jwt = Jwt::new(&[JwtRule { jwks: None, ..rule() }]).unwrap();
+        let mut headers = HeaderMap::new();
+        assert!(jwt.verify(&mut headers, &mut "/".to_owned()).is_ok(), "without a token");
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static(HS256_TOKEN));
+        let failure = jwt.verify(&mut headers, &mut "/".to_owned()).err().unwrap();
+        assert_eq!(failure.status, JwtStatus::KeysMissing);
+    }
+
+    #[test]
+    fn a_token_cannot_choose_an_algorithm_that_the_key_is_not_for() {
+        let rsa = r#"{"keys":[{"kty":"RSA","alg":"RS256","n":"AQAB","e":"AQAB"}]}"#;
+        let jwt = Jwt::new(&[JwtRule { jwks: Some(rsa.into()), ..rule() }]).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static(HS256_TOKEN));
+        let failure = jwt.verify(&mut headers, &mut "/".to_owned()).err().unwrap();
+        assert_eq!(failure.status, JwtStatus::VerificationFails);
+    }
+
+    proptest! {
+        #[test]
+        fn any_token_is_survived(token in "[ -~]{0,60}", query in "[ -~]{0,60}") {
+            let jwt = Jwt::new(&[rule()]).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
+            let _ = jwt.verify(&mut headers, &mut format!("/?access_token={query}"));
+        }
+    }
+}

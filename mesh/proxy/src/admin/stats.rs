@@ -29,7 +29,11 @@ fn collect(proxy: &Shared) -> Vec<Stat> {
     let counters = &proxy.counters;
     let snapshot = proxy.snapshot.load();
     let own = [
-        ("listener_manager.lds.update_success", true, counters.config_updates.get() - counters.config_rejected.get()),
+        (
+            "listener_manager.lds.update_success",
+            true,
+            counters.config_updates.get().saturating_sub(counters.config_rejected.get()),
+        ),
         ("listener_manager.lds.update_rejected", true, counters.config_rejected.get()),
         ("listener_manager.total_listeners_active", false, snapshot.listeners.len() as u64),
         ("cluster_manager.active_clusters", false, snapshot.clusters.len() as u64),

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use meshlab_proxy_config::ProxyProtocol;
 use tokio::io::AsyncWriteExt;
@@ -13,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::Cluster;
 use super::host::Host;
 use crate::io::{BoxIo, Connected};
+use crate::options::milliseconds;
 use crate::tls::client::Inner;
 use crate::tls::peer::PeerCertificate;
 
@@ -51,7 +51,7 @@ pub(crate) async fn open(
     inner: Inner,
     client: Option<ClientAddresses>,
 ) -> Result<Transport, ConnectError> {
-    let limit = Duration::from_millis(cluster.config.connect_timeout_ms.max(1));
+    let limit = milliseconds(cluster.config.connect_timeout_ms.max(1));
     cluster.stats.upstream_cx_total.increment();
     host.stats.cx_total.increment();
     let opened = match timeout(limit, open_untimed(cluster, host, inner, client)).await {

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use meshlab_proxy_config::LoadBalancer;
 use rand::Rng;
 
 use super::hash::HashTable;
 use super::host::Host;
+use crate::options::milliseconds;
 
 /// A host with its place in the cluster.
 #[derive(Clone)]
@@ -192,7 +192,7 @@ impl Level {
         if warmup_ms == 0 {
             return picked;
         }
-        let window = Duration::from_millis(warmup_ms);
+        let window = milliseconds(warmup_ms);
         for _ in 0..SELECTION_ATTEMPTS {
             let age = picked.host.added.elapsed();
             if age >= window || rand::rng().random_range(0.0..1.0) < (age.as_secs_f64() / window.as_secs_f64()).max(0.1) {

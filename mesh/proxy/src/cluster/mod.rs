@@ -30,7 +30,7 @@ use self::members::{Choice, Member, Members};
 use self::stats::ClusterStats;
 use crate::identity::CurrentIdentity;
 use crate::io::Network;
-use crate::options::Limits;
+use crate::options::{Limits, milliseconds};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::client::ClientTls;
 use crate::tls::{Secrets, TlsError};
@@ -125,11 +125,11 @@ impl Cluster {
             tasks.push(tokio::spawn(dns::follow(Arc::downgrade(self))).abort_handle());
         }
         if let Some(config) = self.config.outlier_detection {
-            let period = Duration::from_millis(config.interval_ms.max(1));
+            let period = milliseconds(config.interval_ms.max(1));
             tasks.push(every(period, Arc::downgrade(self), move |cluster| outlier::sweep(cluster, &config)));
         }
         if self.config.idle_timeout_ms > 0 {
-            let limit = Duration::from_millis(self.config.idle_timeout_ms);
+            let limit = milliseconds(self.config.idle_timeout_ms);
             let period = (limit / 2).clamp(Duration::from_millis(100), Duration::from_secs(30));
             tasks.push(every(period, Arc::downgrade(self), move |cluster| cluster.close_idle(limit)));
         }
@@ -225,7 +225,7 @@ impl Cluster {
         resolution.as_mut().enable();
         if !self.is_resolved.load(Ordering::Acquire) {
             // No resolution in time: the request finds no endpoint.
-            let _ = tokio::time::timeout(Duration::from_millis(self.config.connect_timeout_ms), resolution).await;
+            let _ = tokio::time::timeout(milliseconds(self.config.connect_timeout_ms), resolution).await;
         }
     }
 

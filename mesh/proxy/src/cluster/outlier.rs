@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::Cluster;
 use super::host::Host;
+use crate::options::milliseconds;
 
 /// Envoy's default for `max_ejection_time`.
 const MAXIMUM_EJECTION: Duration = Duration::from_secs(300);
@@ -135,14 +136,14 @@ fn eject(cluster: &Cluster, host: &Host, config: &OutlierDetection, detector: De
 pub(crate) fn sweep(cluster: &Cluster, config: &OutlierDetection) {
     let _rebuilding = cluster.rebuild.lock();
     let members = cluster.members();
-    let base = Duration::from_millis(config.base_ejection_ms);
+    let base = milliseconds(config.base_ejection_ms);
     let mut changed = false;
     for member in &members.all {
         let health = &member.host.health;
         let mut ejection = health.ejection.lock();
         match ejection.since {
             Some(since) => {
-                let time = (base * ejection.count).min(MAXIMUM_EJECTION.max(base));
+                let time = base.saturating_mul(ejection.count).min(MAXIMUM_EJECTION.max(base));
                 if since.elapsed() >= time {
                     ejection.since = None;
                     health.ejected.store(false, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use super::connect::{self, ConnectError, Transport};
 use super::host::Host;
 use super::stats::ClusterStats;
 use crate::http::body::RequestBody;
+use crate::options::milliseconds;
 use crate::tls::client::Inner;
 use crate::tls::peer::PeerCertificate;
 
@@ -188,7 +189,7 @@ impl Pool {
         let idle = self.idle.get()?;
         loop {
             let mut connection = idle.pop()?;
-            let expired = idle_timeout_ms > 0 && connection.idle_since.elapsed() >= Duration::from_millis(idle_timeout_ms);
+            let expired = idle_timeout_ms > 0 && connection.idle_since.elapsed() >= milliseconds(idle_timeout_ms);
             // A connection is put back as soon as its response has ended; its task may have to catch up with that.
             if !expired
                 && !connection.sender.is_closed()

@@ -20,6 +20,7 @@ use crate::access::{AccessInput, Denial};
 use crate::flags::Flags;
 use crate::listener::chain::HttpChain;
 use crate::matching::{RequestView, drawn};
+use crate::options::milliseconds;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::route::cors::CorsDecision;
@@ -127,7 +128,7 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
             }
         }
     }
-    let idle = Some(settings.config.stream_idle_timeout_ms).filter(|limit| *limit > 0).map(Duration::from_millis);
+    let idle = Some(settings.config.stream_idle_timeout_ms).filter(|limit| *limit > 0).map(milliseconds);
     let response_context = ResponseContext { cors_origin, stream_idle_timeout: idle };
     match &route.action {
         Action::Redirect(redirect) => {
@@ -396,7 +397,7 @@ async fn inject_fault(exchange: &mut Exchange, route: &Route) -> Option<LocalRep
         if let Some(trail) = &mut exchange.trail {
             trail.fault(&format!("delay {} ms", delay.delay_ms));
         }
-        tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await;
+        tokio::time::sleep(milliseconds(delay.delay_ms)).await;
     }
     let abort = fault.abort.as_ref().filter(|abort| drawn(abort.fraction))?;
     let reply = match abort.status {

@@ -154,6 +154,7 @@ where
     let period = (limit / 4).max(Duration::from_millis(10));
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     let mut draining = context.proxy.draining();
+    let mut cut = context.proxy.draining();
     let (mut last_begun, mut idle_since) = (0, Instant::now());
     let mut shutting_down = false;
     loop {
@@ -168,6 +169,7 @@ where
                 }
                 return;
             }
+            () = cut.forced() => return,
             () = draining.requested(), if !shutting_down => {
                 shutting_down = true;
                 shut_down(connection.as_mut());

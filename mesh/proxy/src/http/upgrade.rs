@@ -44,7 +44,12 @@ pub(crate) fn tunnel(
                     return;
                 }
             };
-            let copied = copy_both(&mut TokioIo::new(client), &mut TokioIo::new(upstream), None, End::Upstream).await;
+            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+            let mut cut = exchange.proxy.draining();
+            let copied = tokio::select! {
+                copied = copy_both(&mut client, &mut upstream, None, End::Upstream) => copied,
+                () = cut.forced() => Default::default(),
+            };
             exchange.info.bytes_received = copied.from_client;
             exchange.info.bytes_sent = copied.from_upstream;
             exchange.complete = true;

@@ -16,6 +16,7 @@ use super::redirect::Redirect;
 use super::rewrite::Rewrite;
 use crate::cluster::xxh64;
 use crate::matching::{MatchError, header_name};
+use crate::options::milliseconds;
 
 /// A compiled [`config::RouteAction`].
 pub(crate) enum Action {
@@ -106,7 +107,7 @@ impl Forward {
             destinations,
             rewrite: config.rewrite.as_ref().map(Rewrite::new).transpose()?,
             authority_rewrite: authority(config.authority_rewrite.as_deref())?,
-            timeout: milliseconds(config.timeout_ms),
+            timeout: limit(config.timeout_ms),
             retry: config.retry.as_ref().filter(|retry| retry.attempts > 0).map(Retry::new),
             mirrors: config.mirrors.iter().filter(|mirror| mirror.fraction > Fraction(0)).cloned().collect(),
             hash_policy: config.hash_policy.iter().map(Hash::new).collect::<Result<_, _>>()?,
@@ -183,8 +184,8 @@ impl Retry {
             attempts: config.attempts,
             on: config.on.clone(),
             status_codes: config.status_codes.clone(),
-            per_try_timeout: milliseconds(config.per_try_timeout_ms),
-            backoff: Duration::from_millis(config.backoff_base_ms.max(1)),
+            per_try_timeout: limit(config.per_try_timeout_ms),
+            backoff: milliseconds(config.backoff_base_ms.max(1)),
             prefer_other_hosts: config.prefer_other_hosts,
         }
     }
@@ -218,6 +219,6 @@ fn authority(value: Option<&str>) -> Result<Option<HeaderValue>, MatchError> {
     value.map(|value| HeaderValue::from_str(value).map_err(|_| MatchError::HeaderValue(value.to_owned()))).transpose()
 }
 
-fn milliseconds(value: u64) -> Option<Duration> {
-    (value > 0).then(|| Duration::from_millis(value))
+fn limit(value: u64) -> Option<Duration> {
+    (value > 0).then(|| milliseconds(value))
 }

@@ -197,3 +197,54 @@ impl Route {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn fact_11_a_port_is_told_from_the_rest_of_an_authority() {
+        for (authority, host) in [
+            ("reviews", "reviews"),
+            ("reviews:9080", "reviews"),
+            ("10.0.0.1:80", "10.0.0.1"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+            ("reviews:", "reviews"),
+            ("reviews:http", "reviews:http"),
+        ] {
+            assert_eq!(strip_port(authority), host, "{authority}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_authority_and_any_path_are_survived(authority in ".{0,30}", path in ".{0,30}", prefix in "/[a-z]{0,5}") {
+            let hosts = [("a", "*.example.com"), ("b", "é.*"), ("c", "*")];
+            let config = config::RouteConfiguration {
+                name: "r".into(),
+                virtual_hosts: hosts
+                    .map(|(name, domain)| config::VirtualHost {
+                        name: name.into(),
+                        domains: vec![domain.into()],
+                        routes: Vec::new(),
+                        require_tls: false,
+                    })
+                    .into(),
+                ignore_port_in_host: true,
+            };
+            let table = RouteTable::new(&config).unwrap();
+            prop_assert!(table.virtual_host(&authority).is_some());
+            let _ = matcher::query_parameter(&path, "a");
+            for matched in [matcher::PathMatcher::Prefix(prefix.clone()), matcher::PathMatcher::SegmentPrefix(prefix.clone())] {
+                // Only a path that was matched is ever rewritten.
+                let path = format!("{prefix}{path}");
+                let rewrite = rewrite::Rewrite::new(&config::PathRewrite::Matched("/new".into())).unwrap();
+                prop_assert!(rewrite.apply(&matched, &path).starts_with("/new"));
+            }
+        }
+    }
+}

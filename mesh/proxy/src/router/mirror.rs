@@ -23,6 +23,12 @@ pub(super) fn send(outgoing: &Outgoing, clusters: Vec<Arc<Cluster>>) {
         if headers.contains_key("x-b3-sampled") {
             headers.insert("x-b3-sampled", HeaderValue::from_static("0"));
         }
+        if let Some(context) = headers.get("traceparent").and_then(|value| value.to_str().ok())
+            && let Some((sampled, _)) = context.rsplit_once('-')
+            && let Ok(unsampled) = HeaderValue::from_str(&format!("{sampled}-00"))
+        {
+            headers.insert("traceparent", unsampled);
+        }
         let (method, path, authority) = (outgoing.method.clone(), outgoing.path.clone(), outgoing.authority.clone());
         let version = outgoing.version;
         tokio::spawn(async move {

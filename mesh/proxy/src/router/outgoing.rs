@@ -13,6 +13,7 @@ use crate::http::body::{ClientBody, Counted, Progress, Replay, RequestBody};
 use crate::http::edge;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Received;
+use crate::options::milliseconds;
 use crate::telemetry::format::View;
 
 /// A protocol change that the client asks for.
@@ -64,10 +65,10 @@ impl Outgoing {
 
     /// The limit that applies: the request's own header before the route's (`x-envoy-upstream-rq-timeout-ms`).
     pub(crate) fn timeout(&mut self, route: Option<Duration>) -> Option<Duration> {
-        let milliseconds = |value: HeaderValue| value.to_str().ok()?.parse::<u64>().ok();
-        match self.headers.remove(edge::TIMEOUT).and_then(milliseconds) {
+        let number = |value: HeaderValue| value.to_str().ok()?.parse::<u64>().ok();
+        match self.headers.remove(edge::TIMEOUT).and_then(number) {
             Some(0) => None,
-            Some(limit) => Some(Duration::from_millis(limit)),
+            Some(limit) => Some(milliseconds(limit)),
             None => route,
         }
     }
@@ -105,8 +106,8 @@ impl Outgoing {
         let expected = policy.and_then(|policy| policy.per_try_timeout).or(timeout);
         match expected {
             Some(expected) => {
-                let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-                self.headers.insert(edge::EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
+                let expected = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+                self.headers.insert(edge::EXPECTED_TIMEOUT, HeaderValue::from(expected));
             }
             None => drop(self.headers.remove(edge::EXPECTED_TIMEOUT)),
         }

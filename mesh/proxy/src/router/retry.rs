@@ -11,6 +11,7 @@ use super::attempt::ResetReason;
 use crate::cluster::Cluster;
 use crate::cluster::breaker::{Permit, Resource};
 use crate::http::edge;
+use crate::options::milliseconds;
 use crate::route::action::Retry;
 use crate::telemetry::grpc;
 
@@ -21,6 +22,8 @@ pub(crate) type Policy = Retry;
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
 /// Back-off stops to grow at so many times its base.
 const MAXIMUM_BACKOFF: u32 = 10;
+/// Retries that a request can ask for itself.
+const MAXIMUM_HEADER_RETRIES: u32 = 32;
 
 /// The policy of one request. `x-envoy-retry-on`, `x-envoy-retry-grpc-on`, `x-envoy-max-retries` and the per-try timeout header go
 /// before the route's.
@@ -29,7 +32,7 @@ pub(crate) fn policy(route: Option<&Retry>, headers: &HeaderMap) -> Option<Polic
     let header_on: Vec<&str> =
         [text(edge::RETRY_ON), text(edge::RETRY_GRPC_ON)].into_iter().flatten().flat_map(|list| list.split(',')).collect();
     let max_retries = text(edge::MAX_RETRIES).and_then(|value| value.parse().ok());
-    let per_try = text(edge::PER_TRY_TIMEOUT).and_then(|value| value.parse().ok()).map(Duration::from_millis);
+    let per_try = text(edge::PER_TRY_TIMEOUT).and_then(|value| value.parse().ok()).map(milliseconds);
     if header_on.is_empty() && max_retries.is_none() && per_try.is_none() {
         return route.cloned();
     }
@@ -42,7 +45,7 @@ pub(crate) fn policy(route: Option<&Retry>, headers: &HeaderMap) -> Option<Polic
         prefer_other_hosts: false,
     });
     policy.on.extend(header_on.iter().filter_map(|name| condition(name.trim())));
-    policy.attempts = max_retries.unwrap_or(policy.attempts);
+    policy.attempts = max_retries.map_or(policy.attempts, |wanted: u32| wanted.min(MAXIMUM_HEADER_RETRIES));
     policy.per_try_timeout = per_try.or(policy.per_try_timeout);
     Some(policy)
 }
@@ -126,7 +129,7 @@ impl RetryState {
 
 /// Full jitter over an interval that doubles with every retry.
 fn jittered(base: Duration, retry: u32) -> Duration {
-    let interval = base * (1 << retry.min(4)).min(MAXIMUM_BACKOFF);
+    let interval = base.saturating_mul((1 << retry.min(4)).min(MAXIMUM_BACKOFF));
     Duration::from_micros(rand::rng().random_range(0..interval.as_micros().max(1) as u64))
 }
 

@@ -1,7 +1,6 @@
 //! The TCP proxy: policies, a cluster by weight, an endpoint, bytes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::Rng;
 
@@ -16,6 +15,7 @@ use crate::cluster::xxh64;
 use crate::flags::Flags;
 use crate::io::BoxIo;
 use crate::listener::chain::TcpChain;
+use crate::options::milliseconds;
 use crate::proxy::Shared;
 use crate::stream::{Downstream, StreamInfo};
 use crate::telemetry::Telemetry;
@@ -130,7 +130,7 @@ pub(crate) async fn serve(proxy: Arc<Shared>, chain: Arc<TcpChain>, connection: 
         let _active = host.start_request();
         cluster.stats.upstream_cx_active.increment();
         let mut upstream = transport.io;
-        let idle = (chain.config.idle_timeout_ms > 0).then(|| Duration::from_millis(chain.config.idle_timeout_ms));
+        let idle = (chain.config.idle_timeout_ms > 0).then(|| milliseconds(chain.config.idle_timeout_ms));
         let mut draining = proxy.draining();
         let copied = tokio::select! {
             copied = copy_both(&mut client, &mut upstream, idle, End::Both) => copied,

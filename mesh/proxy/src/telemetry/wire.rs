@@ -102,3 +102,34 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let bytes = [bytes_field(3, b"text"), varint_field(4, 300), fixed64_field(5, 7)].concat();
+        let mut reader = Reader::new(&bytes);
+        let first = reader.next().unwrap();
+        assert_eq!((first.number, first.bytes), (3, Some(&b"text"[..])));
+        let second = reader.next().unwrap();
+        assert_eq!((second.number, second.value), (4, 300));
+        assert_eq!(reader.next().unwrap().number, 5);
+        assert!(reader.next().is_none() && !reader.failed());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut reader = Reader::new(&bytes);
+            let mut fields = 0;
+            while reader.next().is_some() {
+                fields += 1;
+            }
+            prop_assert!(fields <= bytes.len());
+        }
+    }
+}
