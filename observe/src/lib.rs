@@ -4,7 +4,11 @@
 //! They know the network ([`meshlab_net::Net`]) and the Kubernetes API, and neither the mesh nor the cluster.
 
 mod client;
+mod manifests;
 mod metrics;
 mod server;
+mod traces;
 
+pub use manifests::manifests;
 pub use metrics::{Limits, PrometheusOptions, prometheus};
+pub use traces::{JaegerOptions, TraceLimits, jaeger};
