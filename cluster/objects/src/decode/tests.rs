@@ -44,6 +44,8 @@ fn yaml_bombs_and_nonsense_are_refused() {
         bomb.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
     }
     assert!(yaml(bomb.as_bytes()).is_err());
+    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 400].join(", "));
+    assert!(yaml(long.as_bytes()).is_err());
     assert!(yaml(b"a: [").is_err());
     assert!(yaml(b"\xff\xfe\xfd").is_err());
     assert!(yaml("[".repeat(10_000).as_bytes()).is_err());

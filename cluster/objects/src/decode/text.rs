@@ -11,6 +11,8 @@ use super::Decoded;
 const MAX_DEPTH: usize = 120;
 /// As many values as an object may have, so that YAML aliases cannot multiply without end.
 const MAX_NODES: usize = 2_000_000;
+/// As many bytes of text as an object may have, for the same reason. A body has at most 3 MiB.
+const MAX_TEXT: usize = 16 * 1024 * 1024;
 /// As many duplicates as are named.
 const MAX_DUPLICATES: usize = 100;
 
@@ -43,6 +45,7 @@ struct Walk {
     path: RefCell<String>,
     duplicates: RefCell<Vec<String>>,
     nodes: RefCell<usize>,
+    text: RefCell<usize>,
 }
 
 impl Walk {
@@ -124,11 +127,16 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom(format!("unsupported value: {value}")))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.visit_string(value.to_owned())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        let mut text = self.walk.text.borrow_mut();
+        *text += value.len();
+        if *text > MAX_TEXT {
+            return Err(E::custom(format!("more than {MAX_TEXT} bytes of text")));
+        }
         Ok(value.into())
     }
 
