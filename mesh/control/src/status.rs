@@ -7,7 +7,7 @@ use meshlab_istio_api::Kind;
 use meshlab_proxy_config::Log;
 use serde_json::{Value, json};
 
-use crate::inventory::{Fault, Followed, Inventory};
+use crate::inventory::{Effect, Fault, Followed, Inventory};
 use crate::webhook::inert_message;
 
 /// Istio's condition for "the control plane has taken it up".
@@ -49,7 +49,7 @@ fn wanted(followed: &Followed, object: &Arc<Value>, fault: Option<&Fault>) -> Op
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let had = conditions.iter().find(|condition| condition["type"] == CONDITION);
     let inert = Kind::ALL.into_iter().find(|kind| kind.name() == followed.kind).and_then(inert_message);
-    let (status, reason, message) = match (fault, inert) {
+    let (status, reason, message) = match (fault.filter(|fault| inert.is_none() || fault.effect != Effect::Partial), inert) {
         (Some(fault), _) => ("False", "Invalid", format!("{}: {}", fault.effect, fault.messages.join("; "))),
         (None, Some(message)) => ("False", "NoEffect", message.to_owned()),
         // A resource in effect is only told so if it was told otherwise before: most need no status at all.
@@ -70,7 +70,6 @@ fn wanted(followed: &Followed, object: &Arc<Value>, fault: Option<&Fault>) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::Effect;
 
     fn followed(kind: &str) -> Followed {
         Followed::all().into_iter().find(|followed| followed.kind == kind).unwrap()
