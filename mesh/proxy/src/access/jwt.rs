@@ -38,6 +38,9 @@ struct Rule {
 
 struct Key {
     id: Option<String>,
+    /// What the key set says it is for.
+    named: Option<String>,
+    /// What it can be used for.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
@@ -46,11 +49,17 @@ struct Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JwtStatus {
     BadFormat,
+    HeaderEncoding,
+    HeaderJson,
+    PayloadEncoding,
+    PayloadJson,
+    SignatureEncoding,
     Expired,
     NotYetValid,
     UnknownIssuer,
     AudienceNotAllowed,
     VerificationFails,
+    NoMatchingKey,
     KeysMissing,
 }
 
@@ -64,11 +73,17 @@ impl JwtStatus {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::BadFormat => "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections",
+            Self::HeaderEncoding => "Jwt header is an invalid Base64url encoded",
+            Self::HeaderJson => "Jwt header is an invalid JSON",
+            Self::PayloadEncoding => "Jwt payload is an invalid Base64url encoded",
+            Self::PayloadJson => "Jwt payload is an invalid JSON",
+            Self::SignatureEncoding => "Jwt signature is an invalid Base64url encoded",
             Self::Expired => "Jwt is expired",
             Self::NotYetValid => "Jwt not yet valid",
             Self::UnknownIssuer => "Jwt issuer is not configured",
             Self::AudienceNotAllowed => "Audiences in Jwt are not allowed",
             Self::VerificationFails => "Jwt verification fails",
+            Self::NoMatchingKey => "Jwks doesn't have key to match kid or alg from Jwt",
             Self::KeysMissing => "Jwks remote fetch is failed",
         }
     }
@@ -81,7 +96,6 @@ impl JwtFailure {
         let status = if self.status == JwtStatus::AudienceNotAllowed { 403 } else { 401 };
         let details = format!("jwt_authn_access_denied{{{}}}", text.replace(' ', "_"));
         let reply = LocalReply::new(status, details).body(text);
-        let path = path.split('?').next().unwrap_or(path);
         let challenge = format!("Bearer realm=\"{scheme}://{authority}{path}\", error=\"invalid_token\"");
         match HeaderValue::from_str(&challenge) {
             Ok(challenge) if status == 401 => reply.header(header::WWW_AUTHENTICATE, challenge),
@@ -216,11 +230,17 @@ impl Rule {
     }
 
     fn verify(&self, token: &str) -> Result<Value, JwtStatus> {
-        if token.len() > MAXIMUM_TOKEN || token.split('.').count() != 3 {
+        let sections: Vec<&str> = token.split('.').collect();
+        let [header, claims, signature] = sections[..] else { return Err(JwtStatus::BadFormat) };
+        if token.len() > MAXIMUM_TOKEN {
             return Err(JwtStatus::BadFormat);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| JwtStatus::BadFormat)?;
-        let claims = payload(token).ok_or(JwtStatus::BadFormat)?;
+        let header = decode(header).ok_or(JwtStatus::HeaderEncoding)?;
+        object(&header).ok_or(JwtStatus::HeaderJson)?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| JwtStatus::NoMatchingKey)?;
+        let claims = decode(claims).ok_or(JwtStatus::PayloadEncoding)?;
+        let claims = object(&claims).ok_or(JwtStatus::PayloadJson)?;
+        decode(signature).ok_or(JwtStatus::SignatureEncoding)?;
         if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
             return Err(JwtStatus::UnknownIssuer);
         }
@@ -250,9 +270,12 @@ impl Rule {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        let verified = keys
+        let candidates: Vec<&Key> = keys.iter().filter(|key| key.may_have_signed(&header)).collect();
+        if candidates.is_empty() {
+            return Err(JwtStatus::NoMatchingKey);
+        }
+        let verified = candidates
             .iter()
-            .filter(|key| key.id.is_none() || header.kid.is_none() || key.id == header.kid)
             .filter(|key| key.algorithms.contains(&header.alg))
             .any(|key| jsonwebtoken::decode::<Value>(token, &key.key, &validation).is_ok());
         if verified { Ok(claims) } else { Err(JwtStatus::VerificationFails) }
@@ -292,10 +315,17 @@ fn remove(place: &Place, headers: &mut HeaderMap, path: &mut String) {
     }
 }
 
-fn payload(token: &str) -> Option<Value> {
+fn decode(section: &str) -> Option<Vec<u8>> {
     use base64::Engine;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
-    serde_json::from_slice::<Value>(&bytes).ok().filter(Value::is_object)
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(section).ok()
+}
+
+fn object(json: &[u8]) -> Option<Value> {
+    serde_json::from_slice::<Value>(json).ok().filter(Value::is_object)
+}
+
+fn payload(token: &str) -> Option<Value> {
+    object(&decode(token.split('.').nth(1)?)?)
 }
 
 fn parse_keys(jwks: &str) -> Result<Vec<Key>, String> {
@@ -331,7 +361,13 @@ impl Key {
             .filter(|algorithm| named.as_ref().is_none_or(|named| *named == format!("{algorithm:?}")))
             .copied()
             .collect();
-        Some(Self { id: jwk.common.key_id.clone(), algorithms, key })
+        Some(Self { id: jwk.common.key_id.clone(), named, algorithms, key })
+    }
+
+    /// Neither its id nor its algorithm speaks against it.
+    fn may_have_signed(&self, header: &jsonwebtoken::Header) -> bool {
+        let id = self.id.is_none() || header.kid.is_none() || self.id == header.kid;
+        id && self.named.as_ref().is_none_or(|named| *named == format!("{:?}", header.alg))
     }
 }
 
@@ -371,12 +407,14 @@ mod tests {
 
     #[test]
     fn a_token_cannot_choose_an_algorithm_that_the_key_is_not_for() {
-        let rsa = r#"{"keys":[{"kty":"RSA","alg":"RS256","n":"AQAB","e":"AQAB"}]}"#;
-        let jwt = Jwt::new(&[JwtRule { jwks: Some(rsa.into()), ..rule() }]).unwrap();
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static(HS256_TOKEN));
-        let failure = jwt.verify(&mut headers, &mut "/".to_owned()).err().unwrap();
-        assert_eq!(failure.status, JwtStatus::VerificationFails);
+        for (named, status) in [("\"alg\":\"RS256\",", JwtStatus::NoMatchingKey), ("", JwtStatus::VerificationFails)] {
+            let rsa = format!("{{\"keys\":[{{\"kty\":\"RSA\",{named}\"n\":\"AQAB\",\"e\":\"AQAB\"}}]}}");
+            let jwt = Jwt::new(&[JwtRule { jwks: Some(rsa), ..rule() }]).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(HS256_TOKEN));
+            let failure = jwt.verify(&mut headers, &mut "/".to_owned()).err().unwrap();
+            assert_eq!(failure.status, status);
+        }
     }
 
     proptest! {

@@ -185,6 +185,15 @@ mod tests {
     }
 
     #[test]
+    fn fact_27_a_ring_chooses_as_envoys_does() {
+        // Where Envoy 1.40 sent requests with the header values 0 to 9.
+        let hosts: Vec<(String, u32)> = [19911, 19915, 19916].iter().map(|port| (format!("127.0.0.1:{port}"), 1)).collect();
+        let ring = HashTable::ring(&hosts, 1024);
+        let chosen: Vec<usize> = (0..10).map(|user| ring.pick(xxh64(user.to_string().as_bytes(), 0), 0).unwrap()).collect();
+        assert_eq!(chosen, [0, 1, 0, 1, 0, 0, 1, 2, 1, 1]);
+    }
+
+    #[test]
     fn consistent_hashing_moves_few_keys_when_a_host_leaves() {
         for build in [|h: &[_]| HashTable::ring(h, 1024), |h: &[_]| HashTable::maglev(h, 65537)] {
             let (before, after) = (build(&hosts(5)), build(&hosts(4)));

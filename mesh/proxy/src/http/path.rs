@@ -66,7 +66,7 @@ fn decode_unreserved(path: &str) -> Result<String, BadPath> {
             }
             Some(_) => {
                 out.push(b'%');
-                out.extend(tail[..2].iter().map(u8::to_ascii_uppercase));
+                out.extend_from_slice(&tail[..2]);
                 rest = &tail[2..];
             }
             None => out.push(b'%'),

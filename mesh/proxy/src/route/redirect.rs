@@ -60,7 +60,8 @@ impl Redirect {
             (Some(authority), Some(_)) => super::strip_port(authority),
             (None, _) => original_host,
         };
-        let derived = self.port.is_some();
+        // Only a port that was derived is left out where the scheme implies it; a number stays a number.
+        let derived = self.port == Some(RedirectPort::FromRequest);
         let port =
             port.filter(|port| !derived || Some(*port) != default(scheme)).map(|port| format!(":{port}")).unwrap_or_default();
         let path = match &self.path {

@@ -188,6 +188,8 @@ async fn fact_40_no_token_passes_a_good_one_too_and_a_bad_one_is_401() {
         (with("iss", json!("other")), "Jwt issuer is not configured"),
         (forged, "Jwt verification fails"),
         ("not.a-token".into(), "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"),
+        ("a.b.c".into(), "Jwt header is an invalid Base64url encoded"),
+        (good.replace(&format!(".{}.", good.split('.').nth(1).unwrap()), ".AAAA."), "Jwt payload is an invalid JSON"),
     ] {
         let answer = bench.send(bearer(&token)).await;
         assert_eq!((answer.status, answer.body.as_str()), (401, body));

@@ -164,7 +164,7 @@ async fn fact_14_a_redirect_replaces_the_whole_path_and_leaves_out_a_default_por
         (Redirect { scheme: Some("https".into()), ..redirect.clone() }, "https://app:81/x?q=1"),
         (
             Redirect { scheme: Some("https".into()), port: Some(RedirectPort::Number(443)), ..redirect.clone() },
-            "https://app/x?q=1",
+            "https://app:443/x?q=1",
         ),
         (Redirect { port: Some(RedirectPort::Number(8443)), ..redirect.clone() }, "http://app:8443/x?q=1"),
         (Redirect { port: Some(RedirectPort::FromProtocol), ..redirect.clone() }, "http://app/x?q=1"),
