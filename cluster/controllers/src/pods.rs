@@ -45,10 +45,11 @@ pub(crate) fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp)
     Some(Duration::from_secs(u64::try_from(left).unwrap_or(0)))
 }
 
-/// The pods that `owner` controls, after adopting orphans that its selector matches.
+/// The pods that `owner` controls, after adopting orphans that its selector matches and releasing pods that it no longer does
+/// (a learner takes a pod out of its set by changing its label).
 ///
 /// # Errors
-/// An adoption failed.
+/// An adoption or a release failed.
 pub(crate) async fn claimed<K>(
     client: &Client,
     pods: &Informer<Pod>,
@@ -63,7 +64,14 @@ where
     let mut claimed = Vec::new();
     for pod in pods.in_namespace(&namespace) {
         match controller_of(pod.as_ref()) {
-            Some(controller) if controller.uid == uid => claimed.push(pod),
+            Some(controller) if controller.uid == uid => {
+                let strayed = selector.is_some() && !matches_selector(selector, pod.metadata.labels.as_ref());
+                if strayed && !is_terminating(pod.as_ref()) && !is_terminating(owner) {
+                    release(client, pods, pod.as_ref(), &uid).await?;
+                } else {
+                    claimed.push(pod);
+                }
+            }
             Some(_) => {}
             None => {
                 let orphan = matches_selector(selector, pod.metadata.labels.as_ref()) && is_active(&pod);
@@ -76,6 +84,20 @@ where
         }
     }
     Ok(claimed)
+}
+
+/// Takes the owner `uid` out of a pod's owner references.
+async fn release(client: &Client, pods: &Informer<Pod>, pod: &Pod, uid: &str) -> Result<(), kube::Error> {
+    let left: Vec<&OwnerReference> = pod.owner_references().iter().filter(|owner| owner.uid != uid).collect();
+    let left = (!left.is_empty()).then_some(left);
+    let patch = json!({"metadata": {"uid": pod.uid(), "ownerReferences": left}});
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    match api.patch(&pod.name_any(), &Default::default(), &kube::api::Patch::Merge(patch)).await {
+        Ok(released) => pods.observe(released),
+        Err(error) if is_not_found(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Writes `owner` into the owner references of `object`.

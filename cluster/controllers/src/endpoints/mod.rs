@@ -1,6 +1,7 @@
 //! Endpoints and endpoint slices: where the pods behind a service are.
 
 mod addresses;
+mod mirror;
 mod slices;
 mod subsets;
 
@@ -88,23 +89,52 @@ async fn reconcile(context: Arc<Context>, key: Key) -> Result<Outcome, kube::Err
         remove_all(&context, &key).await?;
         return Ok(Outcome::default());
     };
-    if selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
+    if service.metadata.deletion_timestamp.is_some() {
+        return Ok(Outcome::default());
+    }
+    if selector(&service).is_none() {
         // Somebody else writes the endpoints of a service without selector.
+        write_mirror(&context, &key).await?;
         return Ok(Outcome::default());
     }
     let pods: Vec<Arc<Pod>> =
         context.informers.pods.in_namespace(&key.namespace).into_iter().filter(|pod| selects(&service, pod)).collect();
     let groups = addresses::groups(&service, &pods);
-    write_slices(&context, &service, slices::plan(&service, &groups, &owned_slices(&context, &key))).await?;
+    write_slices(&context, &service, slices::plan(&service, &groups, &owned_slices(&context, &key, MANAGER))).await?;
     write_endpoints(&context, &service, subsets::endpoints(&service, &groups)).await?;
     Ok(Outcome::default().resting(pods.len()))
 }
 
-fn owned_slices(context: &Context, key: &Key) -> Vec<Arc<EndpointSlice>> {
+/// Brings the mirrored slices to what the endpoints of a service without selector say.
+async fn write_mirror(context: &Context, key: &Key) -> Result<(), kube::Error> {
+    let endpoints = context.informers.endpoints.at(key).filter(|endpoints| mirror::wants_mirror(endpoints));
+    let wanted = endpoints.map(|endpoints| mirror::slices(&endpoints)).unwrap_or_default();
+    let api: Api<EndpointSlice> = Api::namespaced(context.client.clone(), &key.namespace);
+    let informer = &context.informers.endpoint_slices;
+    let known = owned_slices(context, key, mirror::MANAGER);
+    for slice in known.iter().filter(|known| !wanted.iter().any(|wanted| wanted.name_any() == known.name_any())) {
+        delete(&api, &slice.name_any()).await?;
+    }
+    for slice in wanted {
+        match known.iter().find(|known| known.name_any() == slice.name_any()) {
+            None => informer.observe(api.create(&PostParams::default(), &slice).await?),
+            Some(known) => {
+                let mut next = EndpointSlice::clone(known);
+                (next.endpoints, next.ports, next.metadata.labels) = (slice.endpoints, slice.ports, slice.metadata.labels);
+                if let Some(patch) = merge_patch(known.as_ref(), &next) {
+                    informer.observe(api.patch(&known.name_any(), &Default::default(), &Patch::Merge(patch)).await?);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn owned_slices(context: &Context, key: &Key, manager: &str) -> Vec<Arc<EndpointSlice>> {
     let mut slices = context.informers.endpoint_slices.in_namespace(&key.namespace);
     slices.retain(|slice| {
         let labels = slice.labels();
-        labels.get(SERVICE_NAME) == Some(&key.name) && labels.get(MANAGED_BY).map(String::as_str) == Some(MANAGER)
+        labels.get(SERVICE_NAME) == Some(&key.name) && labels.get(MANAGED_BY).map(String::as_str) == Some(manager)
     });
     slices
 }
@@ -159,7 +189,7 @@ async fn write_endpoints(context: &Context, service: &Service, wanted: Endpoints
 /// A service is gone: so are its endpoints.
 async fn remove_all(context: &Context, key: &Key) -> Result<(), kube::Error> {
     let slices: Api<EndpointSlice> = Api::namespaced(context.client.clone(), &key.namespace);
-    for slice in owned_slices(context, key) {
+    for slice in [MANAGER, mirror::MANAGER].iter().flat_map(|manager| owned_slices(context, key, manager)) {
         delete(&slices, &slice.name_any()).await?;
     }
     let managed = |endpoints: &Arc<Endpoints>| endpoints.labels().contains_key(subsets::MANAGED_BY);

@@ -99,7 +99,8 @@ impl PodTask {
         let spec = self.lives[index].spec.clone();
         let image_name = spec.image.clone().unwrap_or_default();
         let always = spec.image_pull_policy.as_deref() == Some("Always");
-        let present = self.node.pulled.lock().contains(&image_name);
+        let never = spec.image_pull_policy.as_deref() == Some("Never");
+        let present = never || self.node.pulled.lock().contains(&image_name);
         if always || !present {
             self.event(Some(index), EventType::Normal, "Pulling", format!("Pulling image {image_name:?}"));
         }

@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use meshlab_net::{Listener, Net};
-use meshlab_program::{Catalogue, ExitCode, Image, Process, Program, Signal};
+use meshlab_program::{ExitCode, Image, Process, Program, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A catalogue with the image `tools` alone.
-pub(crate) fn catalogue() -> Catalogue {
-    let mut catalogue = Catalogue::default();
+/// The image `tools`.
+pub(crate) fn tools() -> Arc<Image> {
     let mut image = Image::builder().entrypoint(["serve"]).cmd(["8080"]).env("IMAGE", "tools");
     for name in ["cat", "echo", "env", "exit", "fetch", "serve", "sleep", "stubborn", "upper", "write"] {
         image = image.executable(name, Arc::new(Tool));
     }
-    catalogue.register("tools", image.build());
-    catalogue
+    image.build()
 }
 
 struct Tool;

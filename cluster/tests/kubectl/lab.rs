@@ -1,7 +1,5 @@
 //! A cluster, and kubectl to talk to it.
 
-mod programs;
-
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -21,7 +19,7 @@ impl Lab {
         Self::start_with(ClusterOptions::default()).await
     }
 
-    /// Starts a cluster.
+    /// Starts a cluster; the image `tools` is added to its catalogue.
     pub(crate) async fn start_with(options: ClusterOptions) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -29,7 +27,8 @@ impl Lab {
             .try_init();
         let directory = tempfile::tempdir().unwrap();
         let kubeconfig = Some(directory.path().join("kubeconfig"));
-        let catalogue = programs::catalogue();
+        let mut catalogue = options.catalogue;
+        catalogue.register("tools", crate::programs::tools());
         let cluster = Cluster::start(ClusterOptions { catalogue, kubeconfig, ..options }).await.unwrap();
         Self { cluster, directory }
     }

@@ -1,8 +1,12 @@
 //! Deployments, services and jobs through real kubectl.
 
-mod common;
+use std::time::Duration;
 
-use common::{Lab, manifest};
+use crate::lab::{Lab, manifest};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::wait::{await_condition, conditions};
+use serde_json::json;
 
 const WEB: &str = "
 apiVersion: apps/v1
@@ -124,6 +128,19 @@ async fn deleting_takes_the_dependents_and_a_namespace_takes_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relabelled_pod_leaves_its_set_and_is_replaced() {
+    let lab = Lab::start().await;
+    lab.kubectl(&["apply", "-f", &manifest(&lab, WEB)]).await;
+    lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=20s"]).await;
+    let strayed = lab.kubectl(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]).await;
+    lab.kubectl(&["label", "pod", &strayed, "app=debug", "--overwrite"]).await;
+    lab.until(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].status.phase}"], |phases| phases == "Running Running")
+        .await;
+    assert_eq!(lab.kubectl(&["get", "pod", &strayed, "-o", "jsonpath={.metadata.ownerReferences}"]).await, "");
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orphaned_pods_live_on() {
     let lab = Lab::start().await;
     lab.kubectl(&["apply", "-f", &manifest(&lab, WEB)]).await;
@@ -159,4 +176,66 @@ spec:
         ["get", "pods", "-l", "job-name=bad", "-o", "jsonpath={.items[0].status.containerStatuses[0].state.terminated.exitCode}"];
     assert_eq!(lab.kubectl(&code).await, "3");
     lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stateful_and_daemon_sets_run_and_roll() {
+    let lab = Lab::start().await;
+    let sets = |image: &str| {
+        let template = |app: &str| {
+            format!(
+                "{{metadata: {{labels: {{app: {app}}}}}, spec: {{terminationGracePeriodSeconds: 1, containers: [{{name: c, image: '{image}'}}]}}}}"
+            )
+        };
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: db}}
+spec: {{clusterIP: None, selector: {{app: db}}, ports: [{{port: 8080}}]}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: db}}
+spec: {{serviceName: db, replicas: 2, selector: {{matchLabels: {{app: db}}}}, template: {}}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{name: agent}}
+spec: {{selector: {{matchLabels: {{app: agent}}}}, template: {}}}
+",
+            template("db"),
+            template("agent")
+        )
+    };
+    for image in ["tools:1", "tools:2"] {
+        lab.kubectl(&["apply", "-f", &manifest(&lab, &sets(image))]).await;
+        lab.kubectl(&["rollout", "status", "statefulset/db", "--timeout=20s"]).await;
+        lab.kubectl(&["rollout", "status", "daemonset/agent", "--timeout=20s"]).await;
+        let images = ["get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"];
+        lab.until(&images, |images| images == [image; 3].join(" ")).await;
+    }
+    let fetch = ["exec", "db-0", "--", "fetch", "db-1.db.default.svc.cluster.local", "8080"];
+    lab.until(&fetch, |name| name == "db-1").await;
+    lab.kubectl(&["delete", "statefulset/db", "daemonset/agent", "--timeout=20s"]).await;
+    lab.until(&["get", "pods", "-o", "name"], str::is_empty).await;
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clusters_side_by_side_do_not_see_each_other() {
+    let labs = futures::future::join_all((0..20).map(|_| Lab::start())).await;
+    let pods = |lab: &Lab| -> Api<Pod> { Api::namespaced(lab.cluster.client(), "default") };
+    for (number, lab) in labs.iter().enumerate() {
+        let pod =
+            json!({"metadata": {"name": format!("only-{number}")}, "spec": {"containers": [{"name": "c", "image": "tools"}]}});
+        pods(lab).create(&Default::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    }
+    for (number, lab) in labs.iter().enumerate() {
+        let name = format!("only-{number}");
+        let ready = await_condition(pods(lab), &name, conditions::is_pod_running());
+        let pod = tokio::time::timeout(Duration::from_secs(20), ready).await.unwrap().unwrap().unwrap();
+        assert_eq!(pod.status.unwrap().pod_ip.as_deref(), Some("10.244.0.2"), "each network begins anew");
+        assert_eq!(pods(lab).list(&Default::default()).await.unwrap().items.len(), 1);
+    }
 }

@@ -1,11 +1,9 @@
 //! Logs that are followed, terminals, forwarded ports: the streams between kubectl and a pod.
 
-mod common;
-
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Lab, manifest};
+use crate::lab::{Lab, manifest};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 

@@ -1,8 +1,6 @@
 //! What a pod is: containers, environment, volumes, probes, and what kubectl shows of them.
 
-mod common;
-
-use common::{Lab, manifest};
+use crate::lab::{Lab, manifest};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn environment_volumes_and_init_containers() {

@@ -1,0 +1,8 @@
+//! The cluster as kubectl sees it. Every test starts a cluster of its own and drives it with the real client.
+
+mod images;
+mod lab;
+mod pods;
+mod programs;
+mod streams;
+mod workloads;
