@@ -21,6 +21,7 @@ pub mod security;
 mod snapshot;
 mod sources;
 mod telemetry;
+mod usable;
 mod virtual_service;
 pub mod visibility;
 

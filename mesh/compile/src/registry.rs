@@ -255,11 +255,12 @@ fn from_service(service: &Service, slices: &BTreeMap<Key, Vec<&EndpointSlice>>, 
 /// The ready members of a slice, under the service ports that their port names stand for.
 fn slice_instances(slice: &EndpointSlice, ports: &[MeshPort], sources: &Sources, out: &mut BTreeMap<u16, Vec<Arc<Instance>>>) {
     for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.conditions.ready != Some(false)) {
-        let pod = endpoint
-            .target_ref
-            .as_ref()
-            .filter(|target| target.kind == "Pod")
-            .and_then(|target| sources.pods.get(&(slice.meta.namespace.clone(), target.name.clone())));
+        let named = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
+        let pod = named.and_then(|target| sources.pods.get(&(slice.meta.namespace.clone(), target.name.clone())));
+        // A slice may be heard of before its pod; until then nobody knows whether it takes mutual TLS.
+        if named.is_some() && pod.is_none() {
+            continue;
+        }
         let template = match pod {
             Some(pod) => pod_instance(pod, sources),
             None => {

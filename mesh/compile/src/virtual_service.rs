@@ -9,7 +9,7 @@ use meshlab_proxy_config::Origin;
 use crate::registry::origin;
 use crate::sources::{Key, Sources};
 use crate::visibility::Visibility;
-use crate::{Problem, host};
+use crate::{Problem, host, usable};
 
 /// A VirtualService ready to be compiled.
 #[derive(Debug, Clone)]
@@ -114,6 +114,13 @@ fn resolve(
             }
         }
     }
+    http.retain(|route: &ResolvedRoute| match usable::objection(&route.rule) {
+        None => true,
+        Some(objection) => {
+            problems.push(Problem::new(route.origin.clone(), format!("{objection}; the rule is left out")));
+            false
+        }
+    });
     let resolve_destination = |destination: &mut Destination| {
         destination.host = host::resolve(&destination.host, namespace, &mesh.domain_suffix).to_lowercase()
     };

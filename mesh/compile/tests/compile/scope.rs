@@ -268,3 +268,30 @@ fn entries_for_one_host_are_joined() {
     let config = mesh.sleep();
     assert!(config.clusters.contains_key("outbound|80||a.com") && config.clusters.contains_key("outbound|443||a.com"));
 }
+
+#[test]
+fn a_rule_that_no_proxy_can_use_is_left_out() {
+    let mut mesh = Mesh::bookinfo();
+    reviews_vs(
+        &mut mesh,
+        "
+- {name: regex, match: [{uri: {regex: '*'}}], route: [{destination: {host: reviews}}]}
+- {name: header, headers: {request: {set: {'a b': c}}}, route: [{destination: {host: reviews}}]}
+- {name: good, match: [{headers: {x: {regex: '*'}}}], route: [{destination: {host: reviews}}]}",
+    );
+    let compiled = mesh.compile("default", "sleep");
+    let names: Vec<_> = host_of(&compiled.config, "9080", "reviews").routes.into_iter().map(|route| route.name).collect();
+    assert_eq!(names, ["good"]);
+    let problems: Vec<_> = compiled.problems.iter().map(|problem| problem.origin.path.as_str()).collect();
+    assert_eq!(problems, ["spec.http[0]", "spec.http[1]"]);
+}
+
+#[test]
+fn an_endpoint_waits_for_its_pod() {
+    let mut mesh = Mesh::bookinfo();
+    mesh.endpoints("default", "reviews", 9080, &[("reviews-v1", "10.244.0.1"), ("reviews-v3", "10.244.0.33")]);
+    let addresses = |mesh: &Mesh| mesh.sleep().endpoints[REVIEWS].endpoints.len();
+    assert_eq!(addresses(&mesh), 1);
+    mesh.pod("default", "reviews-v3", &[("app", "reviews")], "10.244.0.33", true);
+    assert_eq!(addresses(&mesh), 2);
+}
