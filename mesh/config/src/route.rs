@@ -181,7 +181,7 @@ pub struct Redirect {
     pub scheme: Option<String>,
     /// New host.
     pub authority: Option<String>,
-    /// New port. One that is the scheme's default is left out of the location.
+    /// New port. One that is derived and the scheme's default is left out of the location.
     pub port: Option<RedirectPort>,
     /// New path.
     pub path: Option<PathRewrite>,

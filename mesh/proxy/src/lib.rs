@@ -21,6 +21,7 @@
 mod access;
 mod admin;
 mod cluster;
+mod drain;
 mod flags;
 mod http;
 mod identity;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
@@ -12,12 +12,12 @@ use futures::FutureExt;
 use meshlab_net::Net;
 use meshlab_proxy_config::ProxyConfig;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Upstreams;
 use crate::cluster::stats::Counter;
+use crate::drain::{Drain, DrainState};
 use crate::identity::{CurrentIdentity, IdentityError, LoadedIdentity, WorkloadIdentity};
 use crate::io::{Erased, Network};
 use crate::options::{Limits, ProxyOptions};
@@ -49,23 +49,12 @@ pub(crate) struct Shared {
     applying: Mutex<Sockets>,
     /// Where tasks are spawned, whatever thread a change comes from.
     runtime: tokio::runtime::Handle,
-    drain: watch::Sender<DrainState>,
-    connections: AtomicUsize,
+    pub(crate) drain: Arc<Drain>,
     connection_ids: AtomicU64,
     stopped: CancellationToken,
     configured: AtomicBool,
     pub(crate) log_level: AtomicU8,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// How far draining has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum DrainState {
-    Serving,
-    /// Clients are asked to go.
-    Draining,
-    /// What is left is cut.
-    Forced,
 }
 
 /// Counters of the proxy itself.
@@ -86,53 +75,18 @@ pub(crate) struct Counters {
 #[derive(Default)]
 struct Sockets(AHashMap<SocketAddr, (CancellationToken, SocketAddr)>);
 
-/// Waits for a proxy to drain.
-pub(crate) struct Draining(watch::Receiver<DrainState>);
-
-impl Draining {
-    /// Clients are asked to go.
-    pub(crate) async fn requested(&mut self) {
-        // The sender lives as long as the proxy; without it there is nothing left to serve either.
-        let _ = self.0.wait_for(|state| *state >= DrainState::Draining).await;
-    }
-
-    /// What is left is cut.
-    pub(crate) async fn forced(&mut self) {
-        let _ = self.0.wait_for(|state| *state >= DrainState::Forced).await;
-    }
-}
-
-/// A connection that is counted until this is dropped.
-pub(crate) struct CountedConnection(Arc<Shared>);
-
-impl Drop for CountedConnection {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Shared {
     pub(crate) fn own_identity(&self) -> Option<Arc<str>> {
         self.own_identity.load().as_ref().map(|identity| Arc::clone(&**identity))
     }
 
-    pub(crate) fn draining(&self) -> Draining {
-        Draining(self.drain.subscribe())
-    }
-
     pub(crate) fn is_draining(&self) -> bool {
-        *self.drain.borrow() >= DrainState::Draining
+        self.drain.has_reached(DrainState::Draining)
     }
 
     /// Clients are asked to go as their requests end. New connections are still accepted.
     pub(crate) fn discourage(&self) {
-        self.drain.send_if_modified(|state| {
-            let change = *state == DrainState::Serving;
-            if change {
-                *state = DrainState::Draining;
-            }
-            change
-        });
+        self.drain.advance(DrainState::Draining);
     }
 
     pub(crate) fn start_draining(&self) {
@@ -146,14 +100,8 @@ impl Shared {
         self.connection_ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn count_connection(self: &Arc<Self>) -> CountedConnection {
-        self.counters.connections_total.increment();
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        CountedConnection(self.clone())
-    }
-
     pub(crate) fn open_connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.drain.open_connections()
     }
 
     /// A configuration was applied, and nothing drains.
@@ -192,8 +140,7 @@ impl<N: Net> Proxy<N> {
             own_identity: ArcSwapOption::empty(),
             applying: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
-            drain: watch::channel(DrainState::Serving).0,
-            connections: AtomicUsize::new(0),
+            drain: Drain::new(),
             connection_ids: AtomicU64::new(1),
             stopped: CancellationToken::new(),
             configured: AtomicBool::new(false),
@@ -336,7 +283,7 @@ impl<N: Net> Proxy<N> {
     /// Stops at once: every socket is closed, what is under way is cut.
     pub async fn stop(self) {
         self.shared.start_draining();
-        self.shared.drain.send_replace(DrainState::Forced);
+        self.shared.drain.advance(DrainState::Forced);
         self.shared.stopped.cancel();
         let tasks = std::mem::take(&mut *self.shared.tasks.lock());
         for task in tasks {
@@ -350,7 +297,7 @@ impl<N: Net> Proxy<N> {
 impl<N: Net> Drop for Proxy<N> {
     fn drop(&mut self) {
         self.shared.stopped.cancel();
-        self.shared.drain.send_replace(DrainState::Forced);
+        self.shared.drain.advance(DrainState::Forced);
         for task in self.shared.tasks.lock().drain(..) {
             task.abort();
         }

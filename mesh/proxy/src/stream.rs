@@ -11,6 +11,7 @@ use meshlab_proxy_config::Direction;
 use crate::cluster::Cluster;
 use crate::cluster::host::Host;
 use crate::cluster::pool::ConnectionFacts;
+use crate::drain::Registration;
 use crate::flags::Flags;
 use crate::route::Route;
 use crate::telemetry::peer::Peer;
@@ -27,6 +28,8 @@ pub(crate) struct Downstream {
     pub(crate) local_text: String,
     pub(crate) listener: Arc<str>,
     pub(crate) direction: Direction,
+    /// Through it the connection hears that the proxy drains.
+    pub(crate) registration: Registration,
     pub(crate) tls: Option<TlsFacts>,
     /// The TLS server name, whether TLS was terminated or only looked at.
     pub(crate) server_name: Option<String>,

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use super::exchange::ResponseBody;
 use super::guard::Guarded;
 use super::handler;
+use crate::drain::DrainState;
 use crate::flags::Flags;
 use crate::io::BoxIo;
 use crate::listener::chain::{ChainKind, HttpChain};
@@ -153,8 +154,7 @@ where
     // One coarse timer for a connection's life, rather than one for each request.
     let period = (limit / 4).max(Duration::from_millis(10));
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
-    let mut draining = context.proxy.draining();
-    let mut cut = context.proxy.draining();
+    let registration = &context.connection.registration;
     let (mut last_begun, mut idle_since) = (0, Instant::now());
     let mut shutting_down = false;
     loop {
@@ -169,8 +169,8 @@ where
                 }
                 return;
             }
-            () = cut.forced() => return,
-            () = draining.requested(), if !shutting_down => {
+            () = registration.reached(DrainState::Forced) => return,
+            () = registration.reached(DrainState::Draining), if !shutting_down => {
                 shutting_down = true;
                 shut_down(connection.as_mut());
             }

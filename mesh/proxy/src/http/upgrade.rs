@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
 use super::exchange::{Exchange, ResponseBody, UpstreamStream};
+use crate::drain::DrainState;
 use crate::router::UpgradeRequest;
 use crate::tcp::copy::{End, copy_both};
 
@@ -45,10 +46,10 @@ pub(crate) fn tunnel(
                 }
             };
             let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-            let mut cut = exchange.proxy.draining();
+            let connection = exchange.info.connection.clone();
             let copied = tokio::select! {
                 copied = copy_both(&mut client, &mut upstream, None, End::Upstream) => copied,
-                () = cut.forced() => Default::default(),
+                () = connection.registration.reached(DrainState::Forced) => Default::default(),
             };
             exchange.info.bytes_received = copied.from_client;
             exchange.info.bytes_sent = copied.from_upstream;

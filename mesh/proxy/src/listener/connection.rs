@@ -34,11 +34,10 @@ pub(crate) async fn serve(proxy: Arc<Shared>, accepted: Accepted, bound: SocketA
         listener = better;
     }
     drop(snapshot);
-    let counted = proxy.count_connection();
+    proxy.counters.connections_total.increment();
     if let Err(error) = dispatch(&proxy, listener, accepted, destination).await {
         tracing::debug!(%error, "connection ended");
     }
-    drop(counted);
 }
 
 async fn dispatch(
@@ -71,8 +70,10 @@ async fn dispatch(
         server_name: hello.and_then(|hello| hello.server_name.as_deref()),
         application_protocols: protocols,
     };
+    let id = proxy.next_connection_id();
     let mut downstream = Downstream {
-        id: proxy.next_connection_id(),
+        id,
+        registration: proxy.drain.register(id),
         peer,
         peer_text: peer.to_string(),
         local: destination,

@@ -100,7 +100,16 @@ pub(crate) async fn forward(
         mirror::send(&outgoing, mirrors);
     }
     let retries = RetryState::new(policy);
-    let sent = attempts(&mut exchange, &cluster, &mut outgoing, retries, timeout, hash).await;
+    let progress = exchange.progress.clone();
+    let sending = attempts(&mut exchange, &cluster, &mut outgoing, retries, timeout, hash);
+    let sent = match context.stream_idle_timeout {
+        None => sending.await,
+        Some(limit) => tokio::select! {
+            biased;
+            sent = sending => sent,
+            () = idle(progress, limit) => Err(stream_timeout()),
+        },
+    };
     match sent {
         Ok(sent) => respond(exchange, target, outgoing, context, sent, cookie),
         Err(reply) => reply.into_response(exchange),
@@ -208,6 +217,18 @@ async fn attempts(
         cluster.stats.completed(reply.status);
         return Err(reply);
     }
+}
+
+/// Ends when a request that is whole has had no answer for `limit`.
+async fn idle(progress: Option<Arc<Progress>>, limit: Duration) {
+    if let Some(progress) = progress {
+        progress.wait().await;
+    }
+    tokio::time::sleep(limit).await;
+}
+
+fn stream_timeout() -> LocalReply {
+    LocalReply::new(504, "stream_idle_timeout").body("stream timeout").flag(Flags::STREAM_IDLE_TIMEOUT)
 }
 
 fn route_timeout() -> LocalReply {

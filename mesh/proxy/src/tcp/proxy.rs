@@ -12,6 +12,7 @@ use crate::cluster::members::Choice;
 use crate::cluster::outlier::{self, HostOutcome};
 use crate::cluster::pool::ConnectionFacts;
 use crate::cluster::xxh64;
+use crate::drain::DrainState;
 use crate::flags::Flags;
 use crate::io::BoxIo;
 use crate::listener::chain::TcpChain;
@@ -131,10 +132,9 @@ pub(crate) async fn serve(proxy: Arc<Shared>, chain: Arc<TcpChain>, connection: 
         cluster.stats.upstream_cx_active.increment();
         let mut upstream = transport.io;
         let idle = (chain.config.idle_timeout_ms > 0).then(|| milliseconds(chain.config.idle_timeout_ms));
-        let mut draining = proxy.draining();
         let copied = tokio::select! {
             copied = copy_both(&mut client, &mut upstream, idle, End::Both) => copied,
-            () = draining.forced() => Default::default(),
+            () = connection.registration.reached(DrainState::Forced) => Default::default(),
         };
         session.info.bytes_received = copied.from_client;
         session.info.bytes_sent = copied.from_upstream;

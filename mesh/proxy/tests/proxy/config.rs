@@ -148,6 +148,27 @@ async fn draining_finishes_what_is_under_way_and_asks_clients_to_go() {
 }
 
 #[tokio::test]
+async fn stopping_cuts_what_is_under_way() {
+    let upstream = Upstream::with(|_, _| {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            text(200, "")
+        })
+    })
+    .await;
+    let bench = Setup::to(upstream.address).serve();
+    let stream = TcpStream::connect(bench.address()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/").header("host", "app").body(http_body_util::Full::<bytes::Bytes>::default()).unwrap();
+    let response = tokio::spawn(sender.send_request(request));
+    until("the request", || (upstream.count() == 1).then_some(())).await;
+    bench.proxy.stop().await;
+    let ended = tokio::time::timeout(Duration::from_secs(3), response).await.expect("the connection is cut");
+    assert!(ended.unwrap().is_err());
+}
+
+#[tokio::test]
 async fn fact_47_the_administration_interface_answers_as_envoys() {
     let upstream = Upstream::named("u").await;
     // A free port of this moment: the interface's address is fixed, not reported.

@@ -131,6 +131,23 @@ async fn fact_18_a_timeout_answers_504_and_without_one_there_is_no_limit() {
 }
 
 #[tokio::test]
+async fn a_stream_without_an_answer_for_too_long_is_504_si() {
+    let upstream = Upstream::with(|_, _| {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            text(200, "")
+        })
+    })
+    .await;
+    let mut setup = Setup::to(upstream.address);
+    setup.http.stream_idle_timeout_ms = 50;
+    let bench = setup.serve();
+    let answer = bench.get("/").await;
+    assert_eq!((answer.status, answer.body.as_str()), (504, "stream timeout"));
+    bench.logged("504 SI stream_idle_timeout").await;
+}
+
+#[tokio::test]
 async fn fact_18_a_per_try_timeout_ends_one_attempt() {
     let upstream = Upstream::with(|_, number| {
         Box::pin(async move {
