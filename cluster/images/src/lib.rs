@@ -59,3 +59,31 @@ pub fn catalogue() -> Catalogue {
     catalogue.register("istio/tcp-echo-server", tcp_echo());
     catalogue
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_images_of_the_istio_samples_are_there() {
+        let catalogue = catalogue();
+        for name in [
+            "ghcr.io/meshlab/webapp:latest",
+            "nginx:1.27",
+            "docker.io/kennethreitz/httpbin",
+            "docker.io/mccutchen/go-httpbin:v2.15.0",
+            "docker.io/kong/httpbin:0.1.0",
+            "curlimages/curl",
+            "busybox:1.36",
+            "alpine",
+            "nicolaka/netshoot",
+            "governmentpaas/curl-ssl",
+            "docker.io/istio/tcp-echo-server:1.3",
+        ] {
+            let image = catalogue.find(name).unwrap_or_else(|err| panic!("{err}"));
+            for tool in ["sh", "curl", "cat", "tar", "nslookup", "openssl"] {
+                assert!(image.executable(tool).is_some(), "{name} has no {tool}");
+            }
+        }
+    }
+}

@@ -159,3 +159,15 @@ async fn a_wrong_configuration_is_refused_in_nginxs_words() {
         assert_eq!((output.code, output.stderr), (1, expected), "{config}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_configuration_breaks_the_reader(text in r#"[ -~\n]{0,80}"#, words in proptest::collection::vec("server|listen|location|\\{|\\}|;|80|/|~|=|return|200|proxy_pass|http://a|\"|'|\\\\|\\$", 0..40)) {
+        let fs = meshlab_program::FileSystem::default();
+        fs.create_dir_all("/etc/nginx").unwrap();
+        for text in [text, format!("http {{ {} }}", words.join(" "))] {
+            fs.write(super::CONFIG, text).unwrap();
+            let _ = super::config::Config::load(&fs, super::CONFIG);
+        }
+    }
+}

@@ -7,8 +7,12 @@ use brush_parser::{ParseError, Parser, ParserOptions};
 /// The longest script.
 const MAX_SCRIPT: usize = 1 << 20;
 
-/// How deep parentheses, braces and compound commands may be nested.
-const MAX_NESTING: usize = 60;
+/// How deep parentheses and braces, and compound commands, may be nested. The parser backtracks: each level of `$((…))` takes it
+/// five times as long as the one inside, and twelve brackets take a tenth of a second.
+const MAX_NESTING: usize = 12;
+
+/// The most operators of one expression.
+const MAX_OPERATORS: usize = 100;
 
 /// Why a script cannot be run.
 #[derive(Debug)]
@@ -58,6 +62,10 @@ pub(super) fn unquoted(text: &str) -> Result<Vec<WordPieceWithSource>, String> {
 /// Parses an expanded arithmetic expression.
 pub(super) fn arithmetic(text: &str) -> Result<ArithmeticExpr, String> {
     check_bounds(text)?;
+    // Many operators nest without brackets: `!!!1`, `a=b=c`, `1?2:3?4:5`.
+    if text.bytes().filter(|byte| b"!~-+*/%<>=&|^?:,".contains(byte)).count() > MAX_OPERATORS {
+        return Err(format!("an expression has more than {MAX_OPERATORS} operators"));
+    }
     brush_parser::arithmetic::parse(text).map_err(|_| format!("arithmetic syntax error: {text}"))
 }
 
@@ -66,36 +74,57 @@ fn check_bounds(text: &str) -> Result<(), String> {
     if text.len() > MAX_SCRIPT {
         return Err(format!("the script is over {} KiB", MAX_SCRIPT >> 10));
     }
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let mut open = |more: bool| {
-        depth = if more { depth + 1 } else { depth.saturating_sub(1) };
-        deepest = deepest.max(depth);
-    };
-    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
-        match word {
-            "if" | "do" | "case" => open(true),
-            "fi" | "done" | "esac" => open(false),
-            _ => {}
-        }
-    }
-    let words = deepest;
-    let (mut depth, mut deepest, mut run) = (0_usize, 0, 0_usize);
-    let mut longest_run = 0;
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'{' => depth += 1,
-            b')' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-        // Prefix operators nest without brackets: `$((!!!!1))`.
-        run = if matches!(byte, b'!' | b'~' | b'-' | b'+') { run + 1 } else { 0 };
-        longest_run = longest_run.max(run);
-    }
-    // A rule of dashes in a text is no expression, but only an expression is short of spaces and letters.
-    let prefix_chain = longest_run > MAX_NESTING && !text.contains(char::is_alphabetic);
-    match words > MAX_NESTING || deepest > MAX_NESTING || prefix_chain {
+    let brackets = text.bytes().filter_map(|byte| match byte {
+        b'(' | b'{' => Some(true),
+        b')' | b'}' => Some(false),
+        _ => None,
+    });
+    // `[[ a && b && … ]]` is a tree as deep as it is long.
+    let long_test = text.contains("[[") && text.matches("&&").count() + text.matches("||").count() > MAX_OPERATORS;
+    // `! ! ! true`: each of these takes a command.
+    let prefixes = text.split_whitespace().map(|word| matches!(word, "!" | "coproc" | "time" | "("));
+    let mut run = 0;
+    let long_run = prefixes
+        .map(|prefix| {
+            if prefix {
+                run += 1;
+                run
+            } else {
+                run = 0;
+                0
+            }
+        })
+        .max()
+        .unwrap_or(0)
+        > MAX_NESTING;
+    match long_test || long_run || deepest(keywords(text)) > MAX_NESTING || deepest(brackets) > MAX_NESTING {
         true => Err(format!("nested more than {MAX_NESTING} deep")),
         false => Ok(()),
     }
+}
+
+/// The keywords that begin and end compound commands, where a command can begin: elsewhere they are words like any other.
+fn keywords(text: &str) -> impl Iterator<Item = bool> {
+    let mut at_command = true;
+    text.split_inclusive(|c: char| c.is_whitespace() || ";&|({`".contains(c)).filter_map(move |piece| {
+        let word = piece.trim_end_matches(|c: char| c.is_whitespace() || ";&|({`".contains(c));
+        let step = match word {
+            "if" | "while" | "until" | "for" | "case" if at_command => Some(true),
+            "fi" | "done" | "esac" => Some(false),
+            _ => None,
+        };
+        let leads_on = matches!(word, "if" | "while" | "until" | "coproc" | "!" | "then" | "else" | "elif" | "do" | "in");
+        let separated = piece.ends_with([';', '&', '|', '(', '{', '`', '\n']) || word.ends_with(')');
+        at_command = separated || (at_command && (leads_on || word.is_empty()));
+        step
+    })
+}
+
+/// The deepest nesting of what opens (`true`) and closes.
+fn deepest(steps: impl Iterator<Item = bool>) -> usize {
+    let depths = steps.scan(0_usize, |depth, opens| {
+        *depth = if opens { *depth + 1 } else { depth.saturating_sub(1) };
+        Some(*depth)
+    });
+    depths.max().unwrap_or(0)
 }

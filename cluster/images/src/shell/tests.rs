@@ -113,7 +113,7 @@ async fn a_script_cannot_fork_without_end() {
 #[tokio::test]
 async fn nesting_is_bounded_before_the_parser_sees_it() {
     let output = shell().sh(&format!("echo {}1{}", "$(echo ".repeat(5000), ")".repeat(5000))).await;
-    assert_eq!((output.code, output.stderr.as_str()), (2, "sh: nested more than 60 deep\n"));
+    assert_eq!((output.code, output.stderr.as_str()), (2, "sh: nested more than 12 deep\n"));
 }
 
 #[tokio::test]
@@ -171,4 +171,64 @@ async fn a_user_at_a_terminal_sees_a_prompt_and_an_echo() {
     }
     keys.write_all(b"\x04").await.unwrap();
     assert_eq!(child.wait().await, 0);
+}
+
+/// What opens a nesting, and what closes it.
+const NESTINGS: &[(&str, &str)] = &[
+    ("(", ")"),
+    ("{ ", " ; }"),
+    ("$(echo ", ")"),
+    ("echo $((", "))"),
+    ("echo $(( (", ") ))"),
+    ("${a:-", "}"),
+    ("\"${a:-", "}\""),
+    ("`", "`"),
+    ("if true; then ", "; fi"),
+    ("while false; do ", "; done"),
+    ("case a in a) ", ";; esac"),
+    ("f() { ", " ; }"),
+    ("[[ ( ", " ) ]]"),
+    ("! ", ""),
+    ("a && ", "b"),
+    ("a | ", "b"),
+    ("cat <<EOF\n$(", ")\nEOF\n"),
+    ("echo $((-", "1))"),
+    ("echo \"$(", ")\""),
+];
+
+#[test]
+fn no_nesting_takes_the_parser_too_deep() {
+    for (open, close) in NESTINGS {
+        for depth in [2, 5, 13, 3000] {
+            let inner = format!("{}x{}", open.repeat(depth), close.repeat(depth));
+            let scripts = [inner.clone(), open.repeat(depth), format!("echo {inner}")];
+            for script in &scripts {
+                let _ = super::parse::program(script);
+                let _ = super::parse::word(script);
+                let _ = super::parse::unquoted(script);
+                let _ = super::parse::arithmetic(script);
+            }
+            let brackets = open.contains(['(', '{']) || open.contains("if") || open.contains("do");
+            if depth > 12 && brackets && !open.contains(')') {
+                assert!(
+                    super::parse::program(&scripts[1]).is_err_and(|err| err.message() == "nested more than 12 deep"),
+                    "{open}"
+                );
+            }
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_script_breaks_the_parser(script in r#"[ -~\n]{0,60}"#, pieces in proptest::collection::vec(0..NESTINGS.len(), 0..4)) {
+        let mixed: String = pieces.iter().map(|index| NESTINGS[*index].0).chain([script.as_str()]).collect();
+        let _ = super::parse::program(&mixed);
+        let _ = super::parse::word(&mixed);
+        let _ = super::parse::unquoted(&mixed);
+        let _ = super::parse::arithmetic(&script);
+        let _ = super::pattern_regex(&script, true);
+    }
 }

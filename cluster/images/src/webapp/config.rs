@@ -66,7 +66,7 @@ pub(super) struct Upstream {
 pub(super) enum ConfigError {
     #[error("{name}={value:?} is not {expected}")]
     Value { name: &'static str, value: String, expected: &'static str },
-    #[error("unknown flag {flag}; there are:\n{}", usage())]
+    #[error("unknown flag {flag}; each setting is an environment variable, too (--fail-rate is FAIL_RATE):\n{}", usage())]
     Flag { flag: String },
 }
 
