@@ -161,3 +161,19 @@ async fn restarting_istiod_drops_no_request() {
     mesh.lab.wait_for(15014, "/debug/syncz", |page| page.matches("SYNCED").count() == 2).await;
     mesh.apply_and_wait("virtualservices", abort_all(), StatusCode::IM_A_TEAPOT).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminating_pod_finishes_what_it_serves() {
+    let mesh = Mesh::start().await;
+    let _istiod = mesh.lab.start_istiod();
+    mesh.lab.wait_until_ready().await;
+    mesh.inject().await;
+    let client = mesh.client();
+    let slow = tokio::spawn(async move { ask(&client, SocketAddr::new(SERVICE, 80), "web", "/slow").await });
+    mesh.web.arrived.notified().await;
+    mesh.web.shutdown.cancel();
+    mesh.web.wait_for(15021, "/healthz/ready", StatusCode::SERVICE_UNAVAILABLE).await;
+    mesh.web.release.notify_one();
+    let (status, body) = slow.await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{body}");
+}

@@ -17,6 +17,7 @@ use meshlab_agent::Host;
 use meshlab_net::{HostOptions, Listener, Net, PodNet};
 use meshlab_proxy_config::Files;
 use support::{Lab, MemoryFiles};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,6 +31,10 @@ pub(crate) struct Pod {
     files: MemoryFiles,
     output: Arc<Mutex<String>>,
     pub(crate) shutdown: CancellationToken,
+    /// `/slow` has been asked of the app.
+    pub(crate) arrived: Arc<Notify>,
+    /// Lets the app answer it.
+    pub(crate) release: Arc<Notify>,
 }
 
 impl Pod {
@@ -37,7 +42,16 @@ impl Pod {
     pub(crate) fn new(lab: &Lab, app: &'static str, last: u8) -> Self {
         let ip = IpAddr::from([10, 244, 0, last]);
         let net = lab.net.attach(ip, HostOptions::pod(format!("{app}-1"), "default", "cluster.local")).unwrap();
-        Self { app, ip, net, files: MemoryFiles::default(), output: Arc::default(), shutdown: CancellationToken::new() }
+        Self {
+            app,
+            ip,
+            net,
+            files: MemoryFiles::default(),
+            output: Arc::default(),
+            shutdown: CancellationToken::new(),
+            arrived: Arc::default(),
+            release: Arc::default(),
+        }
     }
 
     /// What the kubelet mounts.
@@ -93,18 +107,28 @@ impl Pod {
         }
     }
 
-    /// An app that says what it was asked and by whom; `/broken` is answered 500.
+    /// An app that says what it was asked and by whom; `/broken` is answered 500, `/slow` when [`Pod::release`] is notified.
     pub(crate) async fn start_app(&self, port: u16) {
         let mut listener = self.net.listen(SocketAddr::from(([0, 0, 0, 0], port))).await.unwrap();
+        let (arrived, release) = (self.arrived.clone(), self.release.clone());
         tokio::spawn(async move {
             while let Ok(stream) = listener.accept().await {
-                let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
-                    let path = request.uri().path().to_owned();
-                    let by = request.headers().get("x-forwarded-client-cert").map_or("", |value| value.to_str().unwrap());
-                    let status = if path == "/broken" { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
-                    let mut response = Response::new(Full::new(Bytes::from(format!("app_asked{{path=\"{path}\"}} 1\n# {by}\n"))));
-                    *response.status_mut() = status;
-                    Ok::<_, std::convert::Infallible>(response)
+                let (arrived, release) = (arrived.clone(), release.clone());
+                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let (arrived, release) = (arrived.clone(), release.clone());
+                    async move {
+                        let path = request.uri().path().to_owned();
+                        if path == "/slow" {
+                            arrived.notify_one();
+                            release.notified().await;
+                        }
+                        let by = request.headers().get("x-forwarded-client-cert").map_or("", |value| value.to_str().unwrap());
+                        let status = if path == "/broken" { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+                        let mut response =
+                            Response::new(Full::new(Bytes::from(format!("app_asked{{path=\"{path}\"}} 1\n# {by}\n"))));
+                        *response.status_mut() = status;
+                        Ok::<_, std::convert::Infallible>(response)
+                    }
                 });
                 tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
