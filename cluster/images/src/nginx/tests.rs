@@ -161,6 +161,8 @@ async fn a_wrong_configuration_is_refused_in_nginxs_words() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_configuration_breaks_the_reader(text in r#"[ -~\n]{0,80}"#, words in proptest::collection::vec("server|listen|location|\\{|\\}|;|80|/|~|=|return|200|proxy_pass|http://a|\"|'|\\\\|\\$", 0..40)) {
         let fs = meshlab_program::FileSystem::default();
