@@ -207,6 +207,9 @@ pub struct LogProbe {
     /// How many lines from the end.
     #[serde(default = "default_tail")]
     pub tail: i64,
+    /// Send this first, and only look at lines that were written since: what an earlier configuration logged proves nothing.
+    #[serde(default)]
+    pub after: Option<TrafficProbe>,
 }
 
 impl Check {

@@ -332,6 +332,7 @@ impl Probe {
         match self {
             Self::Traffic(probe) => Some(&probe.from),
             Self::Split(probe) => Some(&probe.from),
+            Self::Log(probe) => probe.after.as_ref().map(|traffic| traffic.from.as_str()),
             _ => None,
         }
     }

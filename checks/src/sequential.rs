@@ -1,14 +1,17 @@
 //! Judging a traffic split from live requests, with a stated error rate.
 //!
 //! Wald's sequential probability ratio test: each category's share `p` is tested against `p + δ` and against `p - δ` as the
-//! requests come in, and sampling stops as soon as the evidence is strong enough either way. Nothing is retried: one run gives
-//! one verdict, wrong with a probability of at most [`ERROR_RATE`] in each direction. A true 60/40 does not pass for 50/50, and
+//! requests come in, and sampling stops as soon as the evidence is strong enough either way. Nothing is retried until it is
+//! green: at most [`SAMPLES`] are judged, and the verdict is wrong with a probability of at most [`ERROR_RATE`] in each direction. A true 60/40 does not pass for 50/50, and
 //! a true 95/5 does not fail.
 
 use std::collections::BTreeMap;
 
 /// The most that either kind of wrong verdict may happen, over the whole test of one split.
 pub const ERROR_RATE: f64 = 1e-4;
+
+/// How many samples of one split may be judged, each by a test of its own.
+pub const SAMPLES: u32 = 2;
 
 /// What the evidence so far says.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +89,8 @@ impl SplitTest {
     pub fn new(expected: &BTreeMap<String, u32>, margin: Option<f64>) -> Self {
         let total: f64 = expected.values().map(|weight| f64::from(*weight)).sum();
         assert!(total > 0.0, "a split needs a positive weight");
-        // Two tests a category; the error rate is shared among them.
-        let tests = 2.0 * expected.len() as f64;
+        // Two tests a category, and two samples at most; the error rate is shared among them.
+        let tests = 2.0 * f64::from(SAMPLES) * expected.len() as f64;
         let boundary = ((1.0 - ERROR_RATE / tests) / (ERROR_RATE / tests)).ln();
         let categories = expected.iter().map(|(name, weight)| {
             let share = f64::from(*weight) / total;

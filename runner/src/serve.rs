@@ -107,6 +107,11 @@ async fn install(client: &Client, lab: &Lab) -> Result<(), CommandError> {
     for (name, yaml) in meshlab_control::manifests() {
         objects.extend(documents(name, yaml)?);
     }
+    for (name, yaml) in meshlab_observe::manifests() {
+        if programs::ADDONS.contains(&name) {
+            objects.extend(documents(name, yaml)?);
+        }
+    }
     // Definitions and namespaces of both come first; the application's pods do not wait for the mesh, since its
     // namespaces are not labelled for injection yet.
     for manifest in &lab.application {

@@ -8,9 +8,9 @@ use meshlab_program::{ExitCode, Image, Process, Program};
 use meshlab_proxy_config::Log;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::files::ContainerFiles;
+use super::terminated;
 
 /// Lines that wait to be written. The proxy must not wait for its log, so what does not fit is counted and left out.
 const PENDING_LINES: usize = 8192;
@@ -70,17 +70,6 @@ impl Program for Agent {
         let _ = writer.await;
         code
     }
-}
-
-/// A token that is cancelled when the process is asked to end.
-fn terminated(process: &Process) -> CancellationToken {
-    let token = CancellationToken::new();
-    let (mut signals, cancel) = (process.signals.clone(), token.clone());
-    tokio::spawn(async move {
-        signals.requested().await;
-        cancel.cancel();
-    });
-    token
 }
 
 type Sink = Arc<dyn Fn(&str) + Send + Sync>;

@@ -3,9 +3,13 @@
 
 mod files;
 mod mesh;
+mod observe;
 mod prober;
 
-use meshlab_program::Catalogue;
+use meshlab_program::{Catalogue, Process};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use observe::ADDONS;
 
 /// Every image the lab needs.
 pub fn catalogue() -> Catalogue {
@@ -13,5 +17,17 @@ pub fn catalogue() -> Catalogue {
     catalogue.register("ghcr.io/meshlab/pilot", mesh::pilot());
     catalogue.register("ghcr.io/meshlab/proxyv2", mesh::proxy());
     catalogue.register("ghcr.io/meshlab/prober", prober::image());
+    observe::register(&mut catalogue);
     catalogue
+}
+
+/// A token that is cancelled when the process is asked to end.
+fn terminated(process: &Process) -> CancellationToken {
+    let token = CancellationToken::new();
+    let (mut signals, cancel) = (process.signals.clone(), token.clone());
+    tokio::spawn(async move {
+        signals.requested().await;
+        cancel.cancel();
+    });
+    token
 }

@@ -1,0 +1,69 @@
+//! The observability addons as containers.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use meshlab_observe::{JaegerOptions, PrometheusOptions};
+use meshlab_program::{Catalogue, ExitCode, Image, Process, Program};
+use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
+
+use super::files::ContainerFiles;
+use super::terminated;
+
+/// Registers an image for each addon.
+pub(super) fn register(catalogue: &mut Catalogue) {
+    for addon in [Addon::Prometheus, Addon::Jaeger] {
+        let name = addon.name();
+        let image =
+            Image::builder().executable(name, Arc::new(addon)).base(&meshlab_images::busybox()).entrypoint([name]).build();
+        catalogue.register(&format!("ghcr.io/meshlab/{name}"), image);
+    }
+}
+
+/// The names of the addons there are images for.
+pub(crate) const ADDONS: [&str; 2] = ["prometheus", "jaeger"];
+
+#[derive(Clone, Copy)]
+enum Addon {
+    Prometheus,
+    Jaeger,
+}
+
+impl Addon {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Prometheus => "prometheus",
+            Self::Jaeger => "jaeger",
+        }
+    }
+
+    async fn serve(self, process: &Process, shutdown: CancellationToken) -> Result<(), String> {
+        let container = &process.container;
+        let net = container.net.clone();
+        let result = match self {
+            Self::Prometheus => {
+                let files = ContainerFiles(container.fs.clone());
+                let client = meshlab_control::kube_client::in_cluster(net.clone(), files, &process.env);
+                let client = client.map_err(|error| error.to_string())?;
+                meshlab_observe::prometheus(net, client, PrometheusOptions::default(), shutdown).await
+            }
+            Self::Jaeger => meshlab_observe::jaeger(net, JaegerOptions::default(), shutdown).await,
+        };
+        result.map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl Program for Addon {
+    async fn run(&self, mut process: Process) -> ExitCode {
+        let shutdown = terminated(&process);
+        match self.serve(&process, shutdown).await {
+            Ok(()) => 0,
+            Err(error) => {
+                let _ = process.stdio.stderr.write_all(format!("Error: {error}\n").as_bytes()).await;
+                1
+            }
+        }
+    }
+}
