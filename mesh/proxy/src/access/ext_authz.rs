@@ -124,7 +124,6 @@ impl Authorizer {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a request, which the authorizer is asked about")]
     async fn ask_http(
         &self,
         cluster: &Arc<Cluster>,

@@ -82,15 +82,28 @@ impl From<ConnectError> for PoolError {
     }
 }
 
+/// How idle connections are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// Slots that somebody else looks at are passed over.
+    Quick,
+    /// Nothing is passed over: the caller is about to wait, and must not miss what is there.
+    Thorough,
+}
+
 impl Idle {
-    fn pop(&self) -> Option<Http1> {
+    fn pop(&self, search: Search) -> Option<Http1> {
         if self.occupied.load(Ordering::Acquire) == 0 {
             return None;
         }
         let start = self.hint.load(Ordering::Relaxed);
         for offset in 0..SLOTS {
             let index = (start + SLOTS - offset) % SLOTS;
-            if let Some(mut slot) = self.slots[index].try_lock()
+            let slot = match search {
+                Search::Quick => self.slots[index].try_lock(),
+                Search::Thorough => Some(self.slots[index].lock()),
+            };
+            if let Some(mut slot) = slot
                 && let Some(connection) = slot.take()
             {
                 self.occupied.fetch_sub(1, Ordering::AcqRel);
@@ -185,10 +198,10 @@ impl Pool {
         self.shared.store(None);
     }
 
-    async fn pop_usable(&self, idle_timeout_ms: u64) -> Option<Http1> {
+    async fn pop_usable(&self, idle_timeout_ms: u64, search: Search) -> Option<Http1> {
         let idle = self.idle.get()?;
         loop {
-            let mut connection = idle.pop()?;
+            let mut connection = idle.pop(search)?;
             let expired = idle_timeout_ms > 0 && connection.idle_since.elapsed() >= milliseconds(idle_timeout_ms);
             // A connection is put back as soon as its response has ended; its task may have to catch up with that.
             if !expired
@@ -220,7 +233,7 @@ impl Cluster {
     /// An HTTP/1.1 connection to `host`, idle or new.
     pub(crate) async fn http1(self: &Arc<Self>, host: &Arc<Host>) -> Result<Http1, PoolError> {
         let pool = &host.pool;
-        if let Some(connection) = pool.pop_usable(self.config.idle_timeout_ms).await {
+        if let Some(connection) = pool.pop_usable(self.config.idle_timeout_ms, Search::Quick).await {
             return Ok(connection);
         }
         let _pending = self.pend()?;
@@ -234,14 +247,14 @@ impl Cluster {
             tokio::pin!(freed);
             freed.as_mut().enable();
             // What became free before we were listening.
-            if let Some(connection) = pool.pop_usable(self.config.idle_timeout_ms).await {
+            if let Some(connection) = pool.pop_usable(self.config.idle_timeout_ms, Search::Thorough).await {
                 return Ok(connection);
             }
             if let Some(occupancy) = Pool::occupy(self, host) {
                 return self.connect_http1(host, occupancy).await;
             }
             freed.await;
-            if let Some(connection) = pool.pop_usable(self.config.idle_timeout_ms).await {
+            if let Some(connection) = pool.pop_usable(self.config.idle_timeout_ms, Search::Thorough).await {
                 return Ok(connection);
             }
         }

@@ -191,3 +191,32 @@ async fn fact_42_a_name_is_resolved_by_the_proxy() {
     assert_eq!(bench.get("/").await.status, 503);
     tokio::time::timeout(Duration::from_secs(5), bench.logged("503 UH")).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_requests_share_few_connections_and_none_is_forgotten() {
+    let upstream = Upstream::named("u").await;
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let mut limited = cluster("c", &[upstream.address]);
+        limited.protocol = protocol;
+        limited.circuit_breaker.max_connections = 3;
+        let bench = Arc::new(Setup::new(vec![to("c")], vec![limited]).serve());
+        let opened = upstream.connections.load(Ordering::SeqCst);
+        let clients: Vec<_> = (0..40)
+            .map(|_| {
+                let bench = bench.clone();
+                tokio::spawn(async move {
+                    for _ in 0..25 {
+                        assert_eq!(bench.get("/").await.status, 200);
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            tokio::time::timeout(Duration::from_secs(30), client).await.expect("no request waits for ever").unwrap();
+        }
+        assert!(upstream.connections.load(Ordering::SeqCst) - opened <= 3, "{protocol:?}");
+        for gauge in ["upstream_rq_pending_active", "upstream_rq_active"] {
+            until(gauge, || (bench.stat(&format!("cluster.c.{gauge}")) == 0).then_some(())).await;
+        }
+    }
+}
