@@ -25,3 +25,26 @@ async fn objects_come_and_go() {
     let gone = cluster.refused(&["get", "configmap", "settings"], None).await;
     assert_eq!(gone, "Error from server (NotFound): configmaps \"settings\" not found\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_creates_changes_and_checks_strictly() {
+    let cluster = Cluster::start().await;
+    for version in ["1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33"] {
+        let name = format!("web-{}", version.replace('.', "-"));
+        let manifest = |replicas: &str| {
+            format!(
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  {replicas}\n  selector: {{matchLabels: {{app: web}}}}\n  \
+                 template:\n    metadata: {{labels: {{app: web}}}}\n    spec: {{containers: [{{name: web, image: app}}]}}\n"
+            )
+        };
+        let apply = async |manifest: String| {
+            let output = cluster.output(version, &["apply", "-f", "-"], Some(&manifest)).await;
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+        };
+        assert_eq!(apply(manifest("replicas: 1")).await, format!("deployment.apps/{name} created\n"), "{version}");
+        assert_eq!(apply(manifest("replicas: 1")).await, format!("deployment.apps/{name} unchanged\n"), "{version}");
+        assert_eq!(apply(manifest("replicas: 2")).await, format!("deployment.apps/{name} configured\n"), "{version}");
+        let refused = apply(manifest("replica: 3")).await;
+        assert!(refused.contains("strict decoding error: unknown field \"spec.replica\""), "{version}: {refused}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod groups;
 mod open_api;
+mod open_api_v2;
 
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ pub(crate) fn answer(api: &Arc<Api>, parts: &Parts, query: &Query) -> Result<Res
             Ok(yaml_or_json(StatusCode::OK, Accept::parse(&parts.headers)?, &group))
         }
         ["apis", group, version] => resource_list(api, parts, group, version),
+        ["openapi", "v2"] => open_api_v2::document(&api.registry(), parts),
         ["openapi", "v3"] => Ok(open_api::root(&api.registry())),
         ["openapi", "v3", "api", version] => open_api::document(&api.registry(), "", version, parts, query),
         ["openapi", "v3", "apis", group, version] => open_api::document(&api.registry(), group, version, parts, query),

@@ -94,6 +94,17 @@ pub(super) fn before_update(served: &Served, subresource: &str, new: &mut Value,
             new.clone_from(old);
             new["spec"]["finalizers"] = finalizers;
         }
+        "resize" => {
+            let wanted = std::mem::replace(new, old.clone());
+            let containers = new.pointer_mut("/spec/containers").and_then(Value::as_array_mut).into_iter().flatten();
+            for container in containers.filter_map(Value::as_object_mut) {
+                let mut others = wanted["spec"]["containers"].as_array().into_iter().flatten();
+                let same = others.find(|other| other.get("name") == container.get("name"));
+                if let Some(resources) = same.and_then(|same| same.get("resources")) {
+                    container.insert("resources".into(), resources.clone());
+                }
+            }
+        }
         "ephemeralcontainers" => {
             let containers = new["spec"].get("ephemeralContainers").cloned();
             new.clone_from(old);

@@ -412,10 +412,7 @@ impl<'a> Pass<'a> {
                 Ok(Proposal { value, applied: true })
             }
             Mutation::Patch(patch) => {
-                let mut value = patch.apply_to(&self.schema, old).map_err(|status| {
-                    let definition = &self.served.definition;
-                    if status.name.is_empty() { status.about(&definition.group, &definition.plural, key.name()) } else { status }
-                })?;
+                let mut value = patch.apply_to(&self.schema, old)?;
                 meta::check_kind(&mut value, &self.kind)?;
                 check_name(&mut value, key)?;
                 self.check_strictly(&mut value, Vec::new(), |errors| patch.strict_error(errors))?;
