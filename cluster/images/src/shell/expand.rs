@@ -132,12 +132,17 @@ impl Shell {
     ) -> Expanded<Vec<String>> {
         let mut expanded = Vec::new();
         for word in words {
-            let fields = attempt!(self.fields(&word.value, Mode::Unquoted).await?);
-            for field in fields.finish() {
-                self.file_names(&field, &mut expanded);
-            }
-            if expanded.len() > MAX_WORDS {
-                return Ok(Err("argument list too long".to_owned()));
+            // `{1..3}` is bash's; other shells leave it as it is.
+            let words =
+                if self.is_bash { attempt!(super::braces::expand(&word.value, MAX_WORDS)) } else { vec![word.value.clone()] };
+            for word in words {
+                let fields = attempt!(self.fields(&word, Mode::Unquoted).await?);
+                for field in fields.finish() {
+                    self.file_names(&field, &mut expanded);
+                }
+                if expanded.len() > MAX_WORDS {
+                    return Ok(Err("argument list too long".to_owned()));
+                }
             }
         }
         Ok(Ok(expanded))
@@ -276,6 +281,7 @@ impl Shell {
         match parameter {
             Parameter::Positional(0) => one(self.name.clone()),
             Parameter::Positional(index) => Ok(self.positional.get(*index as usize - 1).map(|text| Value::One(text.clone()))),
+            Parameter::Named(name) if name == "RANDOM" => one(rand::random_range(0..=0x7fff_u32).to_string()),
             Parameter::Named(name) => Ok(self.get(name).map(|text| Value::One(text.to_owned()))),
             Parameter::Special(special) => match special {
                 SpecialParameter::AllPositionalParameters { concatenate } => {

@@ -2,6 +2,7 @@
 //! system and processes.
 
 mod arithmetic;
+mod braces;
 mod builtins;
 mod execute;
 mod expand;
@@ -146,6 +147,7 @@ impl Shell {
     fn new(process: Process) -> (Self, Vec<String>) {
         let mut shell = Self::empty(process.container, process.cwd, process.env, process.signals);
         shell.name = process.argv.first().cloned().unwrap_or_else(|| "sh".to_owned());
+        shell.is_bash = crate::output::base_name(&shell.name) == "bash";
         shell.terminal = process.stdio.terminal;
         shell.descriptors = [
             (0, Descriptor::Input(Shared::new(process.stdio.stdin))),

@@ -1,7 +1,7 @@
 //! Parsing, with a bound on nesting: the parser is recursive.
 
 use brush_parser::ast::{ArithmeticExpr, Program};
-use brush_parser::word::WordPieceWithSource;
+use brush_parser::word::{BraceExpressionOrText, WordPieceWithSource};
 use brush_parser::{ParseError, Parser, ParserOptions};
 
 /// The longest script.
@@ -57,6 +57,15 @@ pub(super) fn word(text: &str) -> Result<Vec<WordPieceWithSource>, String> {
 pub(super) fn unquoted(text: &str) -> Result<Vec<WordPieceWithSource>, String> {
     check_bounds(text)?;
     brush_parser::word::parse_heredoc(text, &options()).map_err(|_| format!("{text}: bad substitution"))
+}
+
+/// Finds `{a,b}` and `{1..3}` in a word; None where there are none.
+pub(super) fn braces(text: &str) -> Result<Option<Vec<BraceExpressionOrText>>, String> {
+    check_bounds(text)?;
+    match text.contains('{') {
+        true => brush_parser::word::parse_brace_expansions(text, &options()).map_err(|_| format!("{text}: bad braces")),
+        false => Ok(None),
+    }
 }
 
 /// Parses an expanded arithmetic expression.

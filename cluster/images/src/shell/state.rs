@@ -117,6 +117,8 @@ pub(super) struct Shell {
     pub(super) descriptors: Descriptors,
     pub(super) terminal: Option<watch::Receiver<(u16, u16)>>,
     pub(super) interactive: bool,
+    /// Called as `bash`: braces are expanded.
+    pub(super) is_bash: bool,
     pub(super) signals: Signals,
     pub(super) traps: BTreeMap<Trap, String>,
     pub(super) jobs: Jobs,
@@ -152,6 +154,7 @@ impl Shell {
             descriptors: Descriptors::new(),
             terminal: None,
             interactive: false,
+            is_bash: false,
             signals,
             traps: BTreeMap::new(),
             jobs: Jobs::default(),

@@ -79,6 +79,16 @@ async fn the_language() {
 }
 
 #[tokio::test]
+async fn bash_expands_braces() {
+    let image = Image::builder().executable("sh", Arc::new(Sh)).executable("bash", Arc::new(Sh)).build();
+    let shell = Pod::alone(image);
+    let script = "x=v; echo {1..3} a{b,c{d,e}} '{1,2}' ${x} {3..1} {a..c} {x} \"{1..2}\"; [ $RANDOM -ge 0 ] && echo random";
+    assert_eq!(shell.run(&["bash", "-c", script]).await.stdout, "1 2 3 ab acd ace {1,2} v 3 2 1 a b c {x} {1..2}\nrandom\n");
+    assert_eq!(shell.run(&["sh", "-c", "echo {1..3}"]).await.stdout, "{1..3}\n");
+    assert_ne!(shell.run(&["bash", "-c", "echo {1..99999999}"]).await.code, 0);
+}
+
+#[tokio::test]
 async fn failures_have_the_usual_codes_and_words() {
     let shell = shell();
     for (script, code, stderr) in [
