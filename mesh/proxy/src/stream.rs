@@ -1,7 +1,7 @@
 //! What is known of a stream (an HTTP request or a TCP connection) while it passes: Envoy's `StreamInfo`.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -73,6 +73,8 @@ pub(crate) struct StreamInfo {
     pub(crate) connection: Arc<Downstream>,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
+    /// The client as trusted proxies tell it, where it is not the direct peer.
+    pub(crate) remote: Option<IpAddr>,
     pub(crate) http: Option<HttpFacts>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) cluster: Option<Arc<Cluster>>,
@@ -105,6 +107,7 @@ impl StreamInfo {
             connection,
             started: Instant::now(),
             started_at: SystemTime::now(),
+            remote: None,
             http: None,
             route: None,
             cluster: None,

@@ -80,6 +80,7 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
     };
     let settings = &resolved.http;
     let client = edge::receive(&mut received.headers, settings.config.edge, &context.connection);
+    exchange.info.remote = (client != context.connection.peer.ip()).then_some(client);
     begin(&mut exchange, &received);
     match normalize(&received.path, settings.config.path_normalization) {
         Ok(path) => {

@@ -2,6 +2,7 @@
 //! <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#command-operators>
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -73,6 +74,8 @@ enum Simple {
     DownstreamLocalPort,
     DownstreamRemoteAddress,
     DownstreamRemoteAddressWithoutPort,
+    DownstreamDirectRemoteAddress,
+    DownstreamDirectRemoteAddressWithoutPort,
     DownstreamRemotePort,
     RequestedServerName,
     RouteName,
@@ -236,10 +239,10 @@ fn parse_operator(text: &str) -> Piece {
         ("DOWNSTREAM_LOCAL_ADDRESS", _) => simple(S::DownstreamLocalAddress),
         ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", _) => simple(S::DownstreamLocalAddressWithoutPort),
         ("DOWNSTREAM_LOCAL_PORT", _) => simple(S::DownstreamLocalPort),
-        ("DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS", _) => simple(S::DownstreamRemoteAddress),
-        ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", _) => {
-            simple(S::DownstreamRemoteAddressWithoutPort)
-        }
+        ("DOWNSTREAM_REMOTE_ADDRESS", _) => simple(S::DownstreamRemoteAddress),
+        ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", _) => simple(S::DownstreamRemoteAddressWithoutPort),
+        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", _) => simple(S::DownstreamDirectRemoteAddress),
+        ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", _) => simple(S::DownstreamDirectRemoteAddressWithoutPort),
         ("DOWNSTREAM_REMOTE_PORT", _) => simple(S::DownstreamRemotePort),
         ("REQUESTED_SERVER_NAME", _) => simple(S::RequestedServerName),
         ("ROUTE_NAME", _) => simple(S::RouteName),
@@ -394,8 +397,14 @@ impl Simple {
             Self::DownstreamLocalAddress => &connection.local_text,
             Self::DownstreamLocalAddressWithoutPort => number!(connection.local.ip()),
             Self::DownstreamLocalPort => number!(connection.local.port()),
-            Self::DownstreamRemoteAddress => &connection.peer_text,
-            Self::DownstreamRemoteAddressWithoutPort => number!(connection.peer.ip()),
+            // Of a client behind trusted proxies the port is not known.
+            Self::DownstreamRemoteAddress => match info.remote {
+                Some(remote) => number!(SocketAddr::new(remote, 0)),
+                None => &connection.peer_text,
+            },
+            Self::DownstreamRemoteAddressWithoutPort => number!(info.remote.unwrap_or(connection.peer.ip())),
+            Self::DownstreamDirectRemoteAddress => &connection.peer_text,
+            Self::DownstreamDirectRemoteAddressWithoutPort => number!(connection.peer.ip()),
             Self::DownstreamRemotePort => number!(connection.peer.port()),
             Self::RequestedServerName => connection.server_name.as_deref()?,
             Self::RouteName => {

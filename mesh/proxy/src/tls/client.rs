@@ -58,11 +58,10 @@ impl ClientTls {
         };
         let roots = match (skip_verification, ca) {
             (true, _) => None,
-            (false, Some(source)) => Some(load_roots(source, secrets)?.ok_or(TlsError::NoAuthority)?),
+            (false, Some(source)) => Some(Arc::new(load_roots(source, secrets)?.ok_or(TlsError::NoAuthority)?)),
             (false, None) => Some(machine_roots()?),
         };
-        let verifier: Arc<dyn ServerCertVerifier> =
-            Arc::new(NamedServerVerifier { roots: roots.map(Arc::new), names: subject_alt_names.clone() });
+        let verifier: Arc<dyn ServerCertVerifier> = Arc::new(NamedServerVerifier { roots, names: subject_alt_names.clone() });
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&versions(*min_version, TlsVersion::newest())?)?
             .dangerous()

@@ -83,16 +83,19 @@ pub(crate) fn load_roots(source: &CertificateSource, secrets: Secrets<'_>) -> Re
     root_store(&bundle, "the CA bundle").map(Some).map_err(|error| TlsError::BadSecret { name, reason: error.to_string() })
 }
 
-/// The roots that the machine trusts.
-pub(crate) fn machine_roots() -> Result<RootCertStore, TlsError> {
-    let loaded = rustls_native_certs::load_native_certs();
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(loaded.certs);
-    if store.is_empty() {
-        let reasons: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
-        return Err(TlsError::TrustStore(reasons.join("; ")));
-    }
-    Ok(store)
+/// The roots that the machine trusts, read once: there are some hundred and fifty of them.
+pub(crate) fn machine_roots() -> Result<Arc<RootCertStore>, TlsError> {
+    static ROOTS: LazyLock<Result<Arc<RootCertStore>, String>> = LazyLock::new(|| {
+        let loaded = rustls_native_certs::load_native_certs();
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(loaded.certs);
+        if store.is_empty() {
+            let reasons: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
+            return Err(format!("it is empty; {}", reasons.join("; ")));
+        }
+        Ok(Arc::new(store))
+    });
+    ROOTS.clone().map_err(TlsError::TrustStore)
 }
 
 fn find_secret<'a>(name: &str, secrets: Secrets<'a>) -> Result<&'a Secret, TlsError> {

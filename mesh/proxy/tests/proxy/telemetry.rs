@@ -76,6 +76,17 @@ async fn fact_49_the_access_log_is_istios() {
 }
 
 #[tokio::test]
+async fn a_log_names_the_client_behind_trusted_proxies_and_the_direct_peer() {
+    let upstream = Upstream::named("u").await;
+    let mut setup = Setup::to(upstream.address).inbound();
+    let format = "%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%";
+    setup.telemetry.access_logs = vec![AccessLog { format: LogFormat::Text(format.into()), filter: None, client: None }];
+    let bench = setup.serve();
+    bench.send(Request::get("/").header("x-forwarded-for", "9.9.9.9")).await;
+    assert_eq!(bench.logged("9.9.9.9").await, "9.9.9.9:0 127.0.0.1\n");
+}
+
+#[tokio::test]
 async fn a_log_can_be_json_and_filtered() {
     let upstream = Upstream::named("u").await;
     let mut setup = Setup::to(upstream.address);
