@@ -356,7 +356,13 @@ async fn a_crd_is_served_as_soon_as_it_is_created() {
     let strict = json!({"metadata": {"name": "b"}, "spec": {"unknown": 2}});
     let refused = api.post(&format!("{widgets}?fieldValidation=Strict"), strict).await.unwrap_err();
     insta::assert_snapshot!(refused.2, @r#"Widget in version "v1" cannot be handled as a Widget: strict decoding error: unknown field "spec.unknown""#);
+    let held = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    api.merge(&format!("{widgets}/a"), held).await.unwrap();
     api.delete(&format!("{crds}/widgets.example.com"), Value::Null).await.unwrap();
+    let late = api.post(widgets, json!({"metadata": {"name": "late"}})).await.unwrap_err();
+    assert_eq!(late.2, "create not allowed while custom resource definition is terminating");
+    // Deleting the objects is left to a task; releasing one before it has been marked is as good.
+    api.merge(&format!("{widgets}/a"), json!({"metadata": {"finalizers": null}})).await.unwrap();
     let gone = api
         .watch(
             &format!("{crds}?watch=true&fieldSelector=metadata.name=widgets.example.com&resourceVersion={}", revision(&created)),

@@ -1,6 +1,6 @@
-//! Nothing is created in a namespace that is not there or is going away.
+//! Nothing is created in a namespace, or of a kind, that is not there or is going away.
 
-use meshlab_objects::{Cause, CauseReason, Status};
+use meshlab_objects::{Cause, CauseReason, Reason, Status};
 
 use super::Attributes;
 use crate::api::Api;
@@ -29,4 +29,19 @@ pub(super) fn check_namespace(api: &Api, attributes: &Attributes) -> Result<(), 
         field: "metadata.namespace".into(),
     });
     Err(status)
+}
+
+/// A custom kind that is being deleted gets no new objects, or its deletion would never end.
+pub(super) fn check_definition(api: &Api, attributes: &Attributes) -> Result<(), Status> {
+    let served = &attributes.served;
+    if served.custom.is_none() {
+        return Ok(());
+    }
+    let crds = GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
+    let found = api.store.get(&crds, &Key::new("", &served.definition.qualified_name()));
+    if found.is_some_and(|crd| !meta::is_being_deleted(&crd.value)) {
+        return Ok(());
+    }
+    let message = "create not allowed while custom resource definition is terminating";
+    Err(Status::new(Reason::MethodNotAllowed, message))
 }

@@ -77,6 +77,7 @@ impl Api {
     pub(crate) async fn admit(&self, attributes: &mut Attributes, object: &mut Value, schema: &Schema) -> Result<(), Status> {
         if attributes.operation == Operation::Create {
             lifecycle::check_namespace(self, attributes)?;
+            lifecycle::check_definition(self, attributes)?;
             if attributes.is("", "pods") {
                 service_account::admit_pod(self, attributes, object)?;
                 priority::admit_pod(self, attributes, object)?;

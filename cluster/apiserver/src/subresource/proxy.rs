@@ -60,7 +60,7 @@ pub(super) async fn forward(call: Call, parts: Parts, upgrade: Upgrade, body: Bo
     let stream = connecting.await.map_err(|_| unreachable(&"i/o timeout"))?.map_err(|error| unreachable(&error))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
-    call.api.tasks.spawn(async move {
+    until_stopped(&call, async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a proxied connection ended");
         }
@@ -83,13 +83,24 @@ pub(super) async fn forward(call: Call, parts: Parts, upgrade: Upgrade, body: Bo
         && let Some(client) = upgrade
     {
         let backend = hyper::upgrade::on(&mut response);
-        call.api.tasks.spawn(async move {
+        until_stopped(&call, async move {
             let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else { return };
             // Either end may go away at any time.
             let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await;
         });
     }
     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+/// Runs a task that ends with the server at the latest.
+fn until_stopped(call: &Call, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = call.api.stop.clone();
+    call.api.tasks.spawn(async move {
+        tokio::select! {
+            () = task => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 fn backend_uri(call: &Call, uri: &Uri) -> Result<Uri, Status> {
