@@ -91,7 +91,7 @@ fn outlier(max_ejection_percent: u32) -> OutlierDetection {
         split_local_errors: false,
         consecutive_local_origin_failures: 0,
         interval_ms: 20,
-        base_ejection_ms: 200,
+        base_ejection_ms: 1000,
         max_ejection_percent,
         min_health_percent: 0,
     }

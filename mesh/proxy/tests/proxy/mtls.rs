@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use http::Request;
 use meshlab_proxy_config::*;
@@ -192,31 +191,78 @@ async fn a_new_certificate_drops_no_request() {
     for _ in 0..5 {
         server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
         sidecar.proxy.set_identity(mesh.identity(SLEEP)).unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let before = upstream.count();
+        until("requests with the new certificates", || (upstream.count() >= before + 3).then_some(())).await;
     }
     done.store(true, Ordering::SeqCst);
     let statuses = requests.await.unwrap();
-    assert!(statuses.len() > 5 && statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+/// A gateway that terminates TLS for `shop.example.com`, with a certificate from a Secret.
+fn gateway(mesh: &Mesh, upstream: SocketAddr, client_certificate: ClientCertificate) -> Bench {
+    let (certificate_chain, private_key) = mesh.issue(rcgen::SanType::DnsName("shop.example.com".try_into().unwrap()));
+    let mut config = Setup::to(upstream).gateway().build();
+    let mut listener = (*config.listeners["l"]).clone();
+    listener.filter_chains[0].matches.server_names = vec!["shop.example.com".into()];
+    listener.filter_chains[0].tls = Some(DownstreamTls {
+        certificate: CertificateSource::Secret("kubernetes://istio-system/shop".into()),
+        client_certificate,
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        ..server_tls()
+    });
+    config.listeners.insert("l".into(), Arc::new(listener));
+    let secret = Secret { certificate_chain, private_key, ca_certificates: mesh.roots(), error: None };
+    config.secrets.insert("kubernetes://istio-system/shop".into(), Arc::new(secret));
+    Bench::serving(config)
+}
+
+#[tokio::test]
+async fn tls_of_ones_own_verifies_the_servers_name_and_presents_a_certificate_where_one_is_wanted() {
+    let mesh = Mesh::new();
+    let upstream = Upstream::named("web").await;
+    let (certificate_chain, private_key) = mesh.issue(rcgen::SanType::DnsName("client.example.com".try_into().unwrap()));
+    let with = |server: SocketAddr, sni: &str, names: &[&str], client_certificate: bool| {
+        let mut target = cluster("c", &[server]);
+        target.tls = UpstreamTls::Custom {
+            sni: Some(sni.into()),
+            client_certificate: client_certificate.then(|| CertificateSource::Secret("client".into())),
+            ca: Some(CertificateSource::Secret("client".into())),
+            subject_alt_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            skip_verification: false,
+            min_version: TlsVersion::V1_2,
+        };
+        let mut config = Setup::new(vec![to("c")], vec![target]).build();
+        let secret = Secret {
+            certificate_chain: certificate_chain.clone(),
+            private_key: private_key.clone(),
+            ca_certificates: mesh.roots(),
+            error: None,
+        };
+        config.secrets.insert("client".into(), Arc::new(secret));
+        Bench::serving(config)
+    };
+    let simple = gateway(&mesh, upstream.address, ClientCertificate::None);
+    let address = simple.address();
+    assert_eq!(with(address, "shop.example.com", &[], false).get("/").await.body, "web");
+    assert_eq!(with(address, "shop.example.com", &["shop.example.com"], false).get("/").await.status, 200);
+    assert_eq!(with(address, "shop.example.com", &["other.example.com"], false).get("/").await.status, 503);
+    let required = ClientCertificate::Required { subject_alt_names: vec!["client.example.com".into()] };
+    let mutual = gateway(&mesh, upstream.address, required);
+    assert_eq!(with(mutual.address(), "shop.example.com", &[], true).get("/").await.body, "web");
+    let certificate = upstream.last().header("x-forwarded-client-cert").expect("the gateway says who called").to_owned();
+    assert!(certificate.contains("DNS=client.example.com"), "{certificate}");
+    assert_eq!(with(mutual.address(), "shop.example.com", &[], false).get("/").await.status, 503, "no certificate");
+    let other = ClientCertificate::Required { subject_alt_names: vec!["admin.example.com".into()] };
+    let refusing = gateway(&mesh, upstream.address, other);
+    assert_eq!(with(refusing.address(), "shop.example.com", &[], true).get("/").await.status, 503, "another name");
 }
 
 #[tokio::test]
 async fn a_gateway_terminates_tls_with_a_certificate_from_a_secret() {
     let mesh = Mesh::new();
     let upstream = Upstream::named("web").await;
-    let (certificate_chain, private_key) = mesh.issue(rcgen::SanType::DnsName("shop.example.com".try_into().unwrap()));
-    let mut config = Setup::to(upstream.address).gateway().build();
-    let mut listener = (*config.listeners["l"]).clone();
-    listener.filter_chains[0].matches.server_names = vec!["shop.example.com".into()];
-    listener.filter_chains[0].tls = Some(DownstreamTls {
-        certificate: CertificateSource::Secret("kubernetes://istio-system/shop".into()),
-        client_certificate: ClientCertificate::None,
-        alpn: vec!["h2".into(), "http/1.1".into()],
-        ..server_tls()
-    });
-    config.listeners.insert("l".into(), Arc::new(listener));
-    let secret = Secret { certificate_chain, private_key, ..Secret::default() };
-    config.secrets.insert("kubernetes://istio-system/shop".into(), Arc::new(secret));
-    let gateway = Bench::serving(config);
+    let gateway = gateway(&mesh, upstream.address, ClientCertificate::None);
 
     let mut roots = rustls::RootCertStore::empty();
     use rustls_pki_types::pem::PemObject;

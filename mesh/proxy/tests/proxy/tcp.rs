@@ -185,7 +185,7 @@ async fn fact_45_a_port_without_a_protocol_is_sniffed() {
     let clusters = vec![cluster("c", &[http.address]), tcp_cluster("t", &[tcp])];
     let options = meshlab_proxy::ProxyOptions {
         admin_address: None,
-        limits: meshlab_proxy::Limits { sniff_timeout: Duration::from_millis(100), ..Default::default() },
+        limits: meshlab_proxy::Limits { sniff_timeout: Duration::from_millis(500), ..Default::default() },
         ..Default::default()
     };
     let bench = Bench::with(options);
