@@ -12,6 +12,9 @@ use hyper_util::rt::TokioIo;
 use meshlab_net::Net;
 use thiserror::Error;
 
+/// Longest explanation of an error that is read.
+const MAX_ERROR: usize = 16 << 10;
+
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub(crate) enum FetchError {
@@ -19,8 +22,9 @@ pub(crate) enum FetchError {
     Connect(std::io::Error),
     #[error("{0}")]
     Exchange(String),
+    /// With the beginning of what it says.
     #[error("server returned HTTP status {0}")]
-    Status(StatusCode),
+    Status(StatusCode, String),
     #[error("the body is not gzip: {0}")]
     Gzip(std::io::Error),
     #[error("body size limit exceeded")]
@@ -63,7 +67,10 @@ impl Fetch<'_> {
         let exchange = async {
             let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
             if !response.status().is_success() {
-                return Err(FetchError::Status(response.status()));
+                let status = response.status();
+                let body = Limited::new(response.into_body(), MAX_ERROR).collect().await;
+                let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+                return Err(FetchError::Status(status, text));
             }
             let gzip = response.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
             let body = Limited::new(response.into_body(), self.max_bytes).collect().await.map_err(|error| {

@@ -5,6 +5,7 @@ mod chunk;
 mod exposition;
 mod labels;
 mod matcher;
+mod page;
 mod promql;
 mod scrape;
 mod target;
@@ -86,7 +87,8 @@ async fn run<N: Net>(
             let _ = tokio::task::spawn_blocking(move || tsdb.collect_garbage(now())).await;
         }
     };
-    let router = api::router(Arc::new(Server::new(tsdb.clone(), pool, options.scrape_interval)));
+    let server = Arc::new(Server::new(tsdb.clone(), pool, options.scrape_interval));
+    let router = api::router(server.clone()).merge(page::router(server));
     tokio::select! {
         result = server::serve(listener, router, shutdown) => result,
         () = scraper.run(fixed, targets) => Ok(()),
@@ -96,3 +98,9 @@ async fn run<N: Net>(
 
 #[cfg(test)]
 mod tests;
+
+/// Whether `query` can be evaluated here, as far as its text tells.
+#[cfg(test)]
+pub(crate) fn parse_query(query: &str) -> Result<(), String> {
+    promql::parse(query).map(drop).map_err(|error| error.to_string())
+}

@@ -162,3 +162,30 @@ async fn errors_have_prometheus_form() {
     404 {"error":"/api/v1/admin/tsdb/snapshot is not part of the API that is supported here","errorType":"not_found","status":"error"}
     "#);
 }
+
+#[tokio::test]
+async fn the_pages_show_a_query_and_the_targets_and_are_harmless() {
+    use crate::pages::tests::{HOSTILE, assert_harmless, page as ask};
+    let tsdb = Arc::new(Tsdb::new(Limits::default()));
+    let time = now();
+    let mut appender = tsdb.appender();
+    let series = appender.series(labels::Labels::of([("__name__", "hostile"), ("path", HOSTILE)])).unwrap();
+    (0..5).for_each(|tick| drop(appender.append(series, chunk::Sample { time: time - (5 - tick) * 5000, value: tick as f64 })));
+    drop(appender);
+    let pool: Arc<scrape::Pool> = Arc::default();
+    let status = scrape::Status { up: Some(false), error: HOSTILE.to_owned(), ..scrape::Status::default() };
+    pool.lock().insert(Target::fixed("job", "instance", server::any(1)), Arc::new(parking_lot::Mutex::new(status)));
+    let router = page::router(Arc::new(Server::new(tsdb, pool, Duration::from_secs(5))));
+    for language in ["ja", "en"] {
+        let (status, html) = ask(&router, "/query?query=hostile", language).await;
+        assert_eq!(status, 200);
+        assert!(html.contains("class=\"line c0\""), "{html}");
+        assert_harmless(&html);
+        let (_, html) = ask(&router, "/query?query=hostile%3C/textarea%3E%3Cscript%3Ealert(1)", language).await;
+        assert!(html.contains("parse error"), "{html}");
+        assert_harmless(&html);
+        let (_, html) = ask(&router, "/targets", language).await;
+        assert!(html.contains("series_limit") && html.contains("down"), "{html}");
+        assert_harmless(&html);
+    }
+}

@@ -3,6 +3,7 @@
 mod api;
 mod model;
 mod otlp;
+mod page;
 mod receive;
 mod store;
 mod zipkin;
@@ -96,7 +97,8 @@ pub async fn jaeger<N: Net>(net: N, options: JaegerOptions, shutdown: Cancellati
 
 /// The API and the pages, below `/jaeger` as in Istio's addon, and below `/`.
 fn query(store: &Arc<Store>) -> Router {
-    Router::new().nest("/jaeger", api::router(store.clone())).merge(api::router(store.clone()))
+    let below = || api::router(store.clone()).merge(page::router(store.clone()));
+    Router::new().nest("/jaeger", below()).merge(below()).merge(page::home())
 }
 
 fn admin(store: &Arc<Store>) -> Router {

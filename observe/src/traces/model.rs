@@ -88,11 +88,6 @@ impl Span {
         self.tag("error").is_some_and(|error| is_text(error, "true"))
     }
 
-    /// Whether it is of the called side.
-    pub(crate) fn is_server(&self) -> bool {
-        self.tag("span.kind").is_some_and(|kind| kind == "server")
-    }
-
     pub(crate) fn end(&self) -> u64 {
         self.start.saturating_add(self.duration)
     }

@@ -309,3 +309,30 @@ proptest! {
         prop_assert_eq!(Duration::from_micros(api::duration("1.5ms").unwrap()), Duration::from_micros(1500));
     }
 }
+
+#[tokio::test]
+async fn the_pages_find_and_draw_a_trace_and_are_harmless() {
+    use crate::pages::tests::{HOSTILE, assert_harmless, page};
+    let (store, router) = full();
+    let mut hostile = span(0xbad, 1, HOSTILE);
+    hostile.name = HOSTILE.to_owned();
+    hostile.tags = vec![(HOSTILE.to_owned(), json!(HOSTILE)), ("error".to_owned(), json!(true))];
+    hostile.start = api::now();
+    store.add(vec![hostile]);
+    let service: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
+    for language in ["ja", "en"] {
+        for base in ["", "/jaeger"] {
+            let (status, html) = page(&router, &format!("{base}/search?service={service}&tag=error:true"), language).await;
+            assert_eq!(status, 200);
+            assert!(html.contains("trace/0000000000000bad"), "{html}");
+            assert_harmless(&html);
+            let (_, html) = page(&router, &format!("{base}/trace/bad"), language).await;
+            assert!(html.contains("class=\"critical\""), "{html}");
+            assert_harmless(&html);
+        }
+        let (_, html) = page(&router, &format!("/jaeger/trace/{TRACE}"), language).await;
+        assert_eq!(html.matches("<details>").count(), 3);
+        assert_eq!(page(&router, "/trace/1", language).await.0, 404);
+        assert_harmless(&page(&router, "/search?tag=%3Cscript%3E", language).await.1);
+    }
+}

@@ -1,0 +1,177 @@
+//! The dashboards, like those Istio brings for Grafana. Titles are names of [`crate::pages::text`].
+
+/// A dashboard.
+pub(super) struct Dashboard {
+    pub(super) id: &'static str,
+    pub(super) title: &'static str,
+    /// A label to choose by, with the title of the choice. `$filter` in a query is where the choice goes.
+    pub(super) variable: Option<(&'static str, &'static str)>,
+    pub(super) panels: &'static [Panel],
+}
+
+/// A chart.
+pub(super) struct Panel {
+    pub(super) title: &'static str,
+    /// PromQL.
+    pub(super) query: &'static str,
+    pub(super) unit: &'static str,
+    /// Labels whose values name a line.
+    pub(super) legend: &'static [&'static str],
+}
+
+const fn panel(title: &'static str, query: &'static str, unit: &'static str, legend: &'static [&'static str]) -> Panel {
+    Panel { title, query, unit, legend }
+}
+
+/// All of them.
+pub(super) const DASHBOARDS: &[Dashboard] = &[
+    Dashboard { id: "mesh", title: "mesh", variable: None, panels: MESH },
+    Dashboard { id: "service", title: "service", variable: Some(("destination_service_name", "service")), panels: SERVICE },
+    Dashboard { id: "workload", title: "workload", variable: Some(("destination_workload", "workload")), panels: WORKLOAD },
+    Dashboard { id: "performance", title: "performance", variable: None, panels: PERFORMANCE },
+    Dashboard { id: "control-plane", title: "control_plane", variable: None, panels: CONTROL_PLANE },
+];
+
+const MESH: &[Panel] = &[
+    panel(
+        "requests_by_destination",
+        "sum by (destination_workload, destination_workload_namespace) (rate(istio_requests_total{reporter=\"destination\"}[1m]))",
+        "/s",
+        &["destination_workload", "destination_workload_namespace"],
+    ),
+    panel(
+        "success_rate",
+        "100 * (sum by (destination_service_name) (rate(istio_requests_total{reporter=\"source\",response_code!~\"5..|0\"}[1m])) or sum by (destination_service_name) (rate(istio_requests_total{reporter=\"source\"}[1m])) * 0) / (sum by (destination_service_name) (rate(istio_requests_total{reporter=\"source\"}[1m])) > 0)",
+        "%",
+        &["destination_service_name"],
+    ),
+    panel(
+        "responses_by_code",
+        "sum by (response_code) (rate(istio_requests_total{reporter=\"source\"}[1m]))",
+        "/s",
+        &["response_code"],
+    ),
+    panel(
+        "latency_p95",
+        "histogram_quantile(0.95, sum by (le, destination_workload) (rate(istio_request_duration_milliseconds_bucket{reporter=\"destination\"}[1m])))",
+        "ms",
+        &["destination_workload"],
+    ),
+    panel(
+        "mtls_share",
+        "100 * (sum by (destination_workload) (rate(istio_requests_total{reporter=\"destination\",connection_security_policy=\"mutual_tls\"}[1m])) or sum by (destination_workload) (rate(istio_requests_total{reporter=\"destination\"}[1m])) * 0) / (sum by (destination_workload) (rate(istio_requests_total{reporter=\"destination\"}[1m])) > 0)",
+        "%",
+        &["destination_workload"],
+    ),
+    panel("tcp_sent", "sum by (destination_workload) (rate(istio_tcp_sent_bytes_total[1m]))", "B/s", &["destination_workload"]),
+];
+
+const SERVICE: &[Panel] = &[
+    panel(
+        "requests_by_source",
+        "sum by (source_workload) (rate(istio_requests_total{reporter=\"source\"$filter}[1m]))",
+        "/s",
+        &["source_workload"],
+    ),
+    panel(
+        "responses_by_code",
+        "sum by (response_code) (rate(istio_requests_total{reporter=\"source\"$filter}[1m]))",
+        "/s",
+        &["response_code"],
+    ),
+    panel(
+        "flags",
+        "sum by (response_flags) (rate(istio_requests_total{reporter=\"source\"$filter}[1m]))",
+        "/s",
+        &["response_flags"],
+    ),
+    panel(
+        "versions_compared",
+        "sum by (destination_version) (rate(istio_requests_total{reporter=\"source\"$filter}[1m]))",
+        "/s",
+        &["destination_version"],
+    ),
+    panel(
+        "latency_p50",
+        "histogram_quantile(0.5, sum by (le, destination_version) (rate(istio_request_duration_milliseconds_bucket{reporter=\"source\"$filter}[1m])))",
+        "ms",
+        &["destination_version"],
+    ),
+    panel(
+        "latency_p99",
+        "histogram_quantile(0.99, sum by (le, destination_version) (rate(istio_request_duration_milliseconds_bucket{reporter=\"source\"$filter}[1m])))",
+        "ms",
+        &["destination_version"],
+    ),
+];
+
+const WORKLOAD: &[Panel] = &[
+    panel(
+        "inbound",
+        "sum by (source_workload, response_code) (rate(istio_requests_total{reporter=\"destination\"$filter}[1m]))",
+        "/s",
+        &["source_workload", "response_code"],
+    ),
+    panel(
+        "outbound",
+        "sum by (source_workload, destination_service_name) (rate(istio_requests_total{reporter=\"source\"}[1m]))",
+        "/s",
+        &["source_workload", "destination_service_name"],
+    ),
+    panel(
+        "latency_p95",
+        "histogram_quantile(0.95, sum by (le, source_workload) (rate(istio_request_duration_milliseconds_bucket{reporter=\"destination\"$filter}[1m])))",
+        "ms",
+        &["source_workload"],
+    ),
+    panel(
+        "request_bytes",
+        "sum by (destination_workload) (rate(istio_request_bytes_sum{reporter=\"destination\"$filter}[1m]))",
+        "B/s",
+        &["destination_workload"],
+    ),
+    panel(
+        "response_bytes",
+        "sum by (destination_workload) (rate(istio_response_bytes_sum{reporter=\"destination\"$filter}[1m]))",
+        "B/s",
+        &["destination_workload"],
+    ),
+    panel(
+        "tcp_received",
+        "sum by (destination_workload) (rate(istio_tcp_received_bytes_total{reporter=\"destination\"$filter}[1m]))",
+        "B/s",
+        &["destination_workload"],
+    ),
+];
+
+const PERFORMANCE: &[Panel] = &[
+    panel(
+        "latency_p50",
+        "histogram_quantile(0.5, sum by (le, reporter) (rate(istio_request_duration_milliseconds_bucket[1m])))",
+        "ms",
+        &["reporter"],
+    ),
+    panel(
+        "latency_p99",
+        "histogram_quantile(0.99, sum by (le, reporter) (rate(istio_request_duration_milliseconds_bucket[1m])))",
+        "ms",
+        &["reporter"],
+    ),
+    panel("scrape_samples", "scrape_samples_scraped", "", &["pod", "instance"]),
+    panel("scrape_time", "scrape_duration_seconds * 1000", "ms", &["pod", "instance"]),
+    panel("series", "prometheus_tsdb_head_series", "", &["instance"]),
+];
+
+const CONTROL_PLANE: &[Panel] = &[
+    panel("pushes", "sum by (type) (rate(pilot_xds_pushes[1m]))", "/s", &["type"]),
+    panel(
+        "convergence",
+        "1000 * histogram_quantile(0.95, sum by (le) (rate(pilot_proxy_convergence_time_bucket[5m])))",
+        "ms",
+        &[],
+    ),
+    panel("proxies", "sum(pilot_xds)", "", &[]),
+    panel("rejects", "sum by (type) (rate(pilot_total_xds_rejects[1m]))", "/s", &["type"]),
+    panel("injections", "sum(sidecar_injection_success_total)", "", &[]),
+    panel("resources", "{__name__=~\"pilot_services|pilot_virt_services\"}", "", &["__name__"]),
+];
