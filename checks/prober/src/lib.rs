@@ -69,7 +69,6 @@ async fn probe<N: Net>(sender: &Sender<N>, body: Incoming) -> Result<ProbeRespon
         return Err(format!("count {} is not between 1 and {MAX_COUNT}", probe.count));
     }
     let concurrency = probe.concurrency.clamp(1, MAX_CONCURRENCY) as usize;
-    let outcomes =
-        stream::iter(0..probe.count).map(|_| sender.send(&probe.request)).buffer_unordered(concurrency).collect().await;
+    let outcomes = stream::iter(0..probe.count).map(|_| sender.send(&probe.request)).buffered(concurrency).collect().await;
     Ok(ProbeResponse { outcomes })
 }

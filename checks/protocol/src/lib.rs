@@ -53,7 +53,7 @@ pub struct HttpRequest {
     pub timeout_ms: u64,
 }
 
-/// What became of the requests, in no particular order where several ran at once.
+/// What became of the requests, in the order they were sent: a test that stops early must not see the quick ones first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeResponse {

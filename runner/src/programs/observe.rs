@@ -1,10 +1,11 @@
 //! The observability addons as containers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use meshlab_observe::{JaegerOptions, PrometheusOptions};
-use meshlab_program::{Catalogue, ExitCode, Image, Process, Program};
+use meshlab_program::{Catalogue, Container, ExitCode, Image, Process, Program};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
@@ -38,13 +39,17 @@ impl Addon {
         }
     }
 
-    async fn serve(self, process: &Process, shutdown: CancellationToken) -> Result<(), String> {
-        let container = &process.container;
+    async fn serve(
+        self,
+        container: &Container,
+        env: &BTreeMap<String, String>,
+        shutdown: CancellationToken,
+    ) -> Result<(), String> {
         let net = container.net.clone();
         let result = match self {
             Self::Prometheus => {
                 let files = ContainerFiles(container.fs.clone());
-                let client = meshlab_control::kube_client::in_cluster(net.clone(), files, &process.env);
+                let client = meshlab_control::kube_client::in_cluster(net.clone(), files, env);
                 let client = client.map_err(|error| error.to_string())?;
                 meshlab_observe::prometheus(net, client, PrometheusOptions::default(), shutdown).await
             }
@@ -56,12 +61,13 @@ impl Addon {
 
 #[async_trait]
 impl Program for Addon {
-    async fn run(&self, mut process: Process) -> ExitCode {
+    async fn run(&self, process: Process) -> ExitCode {
         let shutdown = terminated(&process);
-        match self.serve(&process, shutdown).await {
+        let Process { container, env, mut stdio, .. } = process;
+        match self.serve(&container, &env, shutdown).await {
             Ok(()) => 0,
             Err(error) => {
-                let _ = process.stdio.stderr.write_all(format!("Error: {error}\n").as_bytes()).await;
+                let _ = stdio.stderr.write_all(format!("Error: {error}\n").as_bytes()).await;
                 1
             }
         }
