@@ -76,14 +76,14 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// Requests a second.
+    /// Requests a second. (An empty `sum()` of floats would be -0.)
     pub(crate) fn rate(&self) -> f64 {
-        self.responses.values().sum()
+        self.responses.values().fold(0.0, |sum, rate| sum + rate)
     }
 
     /// Requests a second whose code begins with one of `classes`; code 0 is no answer at all.
     pub(crate) fn rate_of(&self, classes: &[char]) -> f64 {
-        self.responses.iter().filter(|((code, _, _), _)| code.starts_with(classes)).map(|(_, rate)| rate).sum()
+        self.responses.iter().filter(|((code, _, _), _)| code.starts_with(classes)).fold(0.0, |sum, (_, rate)| sum + rate)
     }
 
     /// Share of requests that failed (4xx, 5xx or no answer), in percent, as Kiali counts.
@@ -311,11 +311,11 @@ pub(crate) mod tests {
             })
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
-        unknown -> payment v1: 1/s, -0% errors, p95 None, mTLS Some(0.0)
-        gateway -> webapp v1: 8/s, -0% errors, p95 Some(12.5), mTLS Some(100.0)
+        unknown -> payment v1: 1/s, 0% errors, p95 None, mTLS Some(0.0)
+        gateway -> webapp v1: 8/s, 0% errors, p95 Some(12.5), mTLS Some(100.0)
         gateway -> webapp v2: 2/s, 100% errors, p95 None, mTLS None
-        payment -> webapp v1: 1/s, -0% errors, p95 None, mTLS None
-        webapp -> payment v1: 4/s, -0% errors, p95 None, mTLS None
+        payment -> webapp v1: 1/s, 0% errors, p95 None, mTLS None
+        webapp -> payment v1: 4/s, 0% errors, p95 None, mTLS None
         "#);
     }
 }

@@ -149,8 +149,11 @@ pub(crate) fn number(text: &str) -> Option<f64> {
     }
 }
 
+/// Labels as they are written.
+pub(crate) type Written<'a> = Vec<(&'a str, String)>;
+
 /// Takes `name{label="value",…}` apart.
-pub(crate) fn labels(series: &str) -> Result<(&str, Vec<(&str, String)>), &'static str> {
+pub(crate) fn labels(series: &str) -> Result<(&str, Written<'_>), &'static str> {
     let Some((name, rest)) = series.split_once('{') else { return Ok((series, Vec::new())) };
     let mut rest = rest.strip_suffix('}').ok_or("the labels are not closed")?.trim();
     let mut pairs = Vec::new();

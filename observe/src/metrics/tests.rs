@@ -170,7 +170,9 @@ async fn the_pages_show_a_query_and_the_targets_and_are_harmless() {
     let time = now();
     let mut appender = tsdb.appender();
     let series = appender.series(labels::Labels::of([("__name__", "hostile"), ("path", HOSTILE)])).unwrap();
-    (0..5).for_each(|tick| drop(appender.append(series, chunk::Sample { time: time - (5 - tick) * 5000, value: tick as f64 })));
+    for tick in 0..5 {
+        assert!(appender.append(series, chunk::Sample { time: time - (5 - tick) * 5000, value: tick as f64 }));
+    }
     drop(appender);
     let pool: Arc<scrape::Pool> = Arc::default();
     let status = scrape::Status { up: Some(false), error: HOSTILE.to_owned(), ..scrape::Status::default() };

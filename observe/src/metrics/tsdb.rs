@@ -302,7 +302,10 @@ impl Head {
                 Some(matcher) => {
                     let values = self.index.get(&*matcher.name);
                     let matching = values.into_iter().flatten().filter(|(value, _)| matcher.matches(value));
-                    Box::new(matching.flat_map(|(_, posting)| posting.slots.iter().copied()))
+                    let mut slots: Vec<u32> = matching.flat_map(|(_, posting)| posting.slots.iter().copied()).collect();
+                    // In the order in which they were made, lest equal questions have unequal answers where there is a tie.
+                    slots.sort_unstable();
+                    Box::new(slots.into_iter())
                 }
                 None => Box::new(0..self.slots.len() as u32),
             },

@@ -130,7 +130,10 @@ fn shorten_tags(tags: &mut [Tag]) -> usize {
 fn is_text(value: &Value, text: &str) -> bool {
     match value {
         Value::String(there) => there == text,
-        other => other.to_string() == text,
+        other => {
+            let written = other.to_string();
+            written == text
+        }
     }
 }
 

@@ -143,24 +143,30 @@ struct AnyValue {
 }
 
 #[derive(Clone, PartialEq, Oneof, Deserialize)]
-#[serde(rename_all = "camelCase")]
 enum Variant {
     #[prost(string, tag = "1")]
-    StringValue(String),
+    #[serde(rename = "stringValue")]
+    Text(String),
     #[prost(bool, tag = "2")]
-    BoolValue(bool),
+    #[serde(rename = "boolValue")]
+    Bool(bool),
     #[prost(int64, tag = "3")]
     #[serde(deserialize_with = "number")]
-    IntValue(i64),
+    #[serde(rename = "intValue")]
+    Int(i64),
     #[prost(double, tag = "4")]
-    DoubleValue(f64),
+    #[serde(rename = "doubleValue")]
+    Double(f64),
     #[prost(message, tag = "5")]
-    ArrayValue(ArrayValue),
+    #[serde(rename = "arrayValue")]
+    List(ArrayValue),
     #[prost(message, tag = "6")]
-    KvlistValue(KeyValueList),
+    #[serde(rename = "kvlistValue")]
+    Map(KeyValueList),
     #[prost(bytes = "vec", tag = "7")]
     #[serde(deserialize_with = "base64")]
-    BytesValue(Vec<u8>),
+    #[serde(rename = "bytesValue")]
+    Bytes(Vec<u8>),
 }
 
 #[derive(Clone, PartialEq, Message, Deserialize)]
@@ -320,16 +326,16 @@ impl AnyValue {
         use ::base64::Engine;
         match self.value {
             None => Value::Null,
-            Some(Variant::StringValue(text)) => Value::String(text),
-            Some(Variant::BoolValue(value)) => Value::Bool(value),
-            Some(Variant::IntValue(value)) => json!(value),
-            Some(Variant::DoubleValue(value)) => json!(value),
-            Some(Variant::ArrayValue(list)) => list.values.into_iter().map(Self::into_json).collect(),
-            Some(Variant::KvlistValue(map)) => {
+            Some(Variant::Text(text)) => Value::String(text),
+            Some(Variant::Bool(value)) => Value::Bool(value),
+            Some(Variant::Int(value)) => json!(value),
+            Some(Variant::Double(value)) => json!(value),
+            Some(Variant::List(list)) => list.values.into_iter().map(Self::into_json).collect(),
+            Some(Variant::Map(map)) => {
                 let entry = |entry: KeyValue| (entry.key, entry.value.unwrap_or_default().into_json());
                 Value::Object(map.values.into_iter().map(entry).collect())
             }
-            Some(Variant::BytesValue(bytes)) => Value::String(::base64::engine::general_purpose::STANDARD.encode(bytes)),
+            Some(Variant::Bytes(bytes)) => Value::String(::base64::engine::general_purpose::STANDARD.encode(bytes)),
         }
     }
 }
@@ -340,7 +346,7 @@ pub(crate) fn test_request(trace: &str, spans: &[(u64, Option<u64>, &str, &str)]
     let bytes = |id: u64| id.to_be_bytes().to_vec();
     let attribute = |key: &str, value: &str| KeyValue {
         key: key.to_owned(),
-        value: Some(AnyValue { value: Some(Variant::StringValue(value.to_owned())) }),
+        value: Some(AnyValue { value: Some(Variant::Text(value.to_owned())) }),
     };
     let trace = super::model::parse_trace_id(trace).unwrap_or_default().to_be_bytes().to_vec();
     let resource = |(id, parent, service, name): &(u64, Option<u64>, &str, &str)| ResourceSpans {

@@ -9,9 +9,12 @@ use crate::metrics::labels::{Labels, NAME};
 /// Bucket counts that differ by less than this share are taken for equal: rates of one histogram are not exact.
 const SMALL: f64 = 1e-12;
 
+/// Upper bounds, with a count for each step.
+type Buckets = Vec<(f64, Vec<Option<f64>>)>;
+
 /// The quantile of each histogram in `rows` (series with a label `le`), with a `q` for each step.
 pub(super) fn histogram_quantile(quantiles: &[f64], rows: Vec<Row>) -> Vec<Row> {
-    let mut histograms: Vec<(Labels, Vec<(f64, Vec<Option<f64>>)>)> = Vec::new();
+    let mut histograms: Vec<(Labels, Buckets)> = Vec::new();
     let mut known: AHashMap<Labels, usize> = AHashMap::new();
     for row in rows {
         let Some(bound) = number(row.labels.get("le")) else { continue };

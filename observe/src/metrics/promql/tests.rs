@@ -257,8 +257,8 @@ fn ranges_are_evaluated_at_every_step() {
     assert_eq!(ask("sum(gauge) + sum(gauge @ start())"), "{} 2@0 6@60000 3@120000 9@180000 -2@240000 -2@300000");
     assert_eq!(ask("vector(1) unless gauge < 0"), "{} 1@0 1@60000 1@120000 1@180000");
     insta::assert_snapshot!(ask("topk(1, {__name__=~\"gauge|team\"})"), @r#"
-    {__name__="gauge"} 1@0 5@60000 2@120000 8@180000
-    {__name__="team", job="api", team="blue"} 1@240000 1@300000
+    {__name__="gauge"} 5@60000 2@120000 8@180000
+    {__name__="team", job="api", team="blue"} 1@0 1@240000 1@300000
     "#);
     insta::assert_snapshot!(ask("gauge[1m]"), @r#"error: invalid parameter "query": invalid expression type "range vector" for range query, must be Scalar or instant Vector"#);
 }
