@@ -12,7 +12,7 @@ use axum::extract::{OriginalUri, Path, State};
 use axum::http::StatusCode;
 use axum::routing::{any, get};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::labels::Labels;
 use super::matcher::Matcher;
@@ -47,8 +47,12 @@ impl Server {
     ) -> Result<T, ApiError> {
         let Ok(_permit) = self.permits.acquire().await else { return Err(ApiError::internal("the server is ending")) };
         let tsdb = self.tsdb.clone();
-        let evaluated = tokio::task::spawn_blocking(move || evaluate(&tsdb)).await;
-        evaluated.map_err(|_| ApiError::internal("the evaluation was broken off by a bug"))?.map_err(ApiError::from)
+        let (sender, receiver) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("promql".to_owned()).stack_size(promql::STACK);
+        // Nobody waits for the answer any more if the client has gone.
+        let spawned = thread.spawn(move || drop(sender.send(evaluate(&tsdb))));
+        spawned.map_err(|error| ApiError::internal(&format!("no thread to evaluate in: {error}")))?;
+        receiver.await.map_err(|_| ApiError::internal("the evaluation was broken off by a bug"))?.map_err(ApiError::from)
     }
 }
 

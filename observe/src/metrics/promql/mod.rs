@@ -30,6 +30,8 @@ use value::{Grid, Row, Value};
 pub(crate) const LOOKBACK: Millis = 300_000;
 /// A subquery's resolution, if it names none: Prometheus' evaluation interval.
 const SUBQUERY_STEP: Millis = 60_000;
+/// A thread that evaluates needs so much stack for the most deeply nested query that is taken.
+pub(crate) const STACK: usize = 64 << 20;
 /// Prometheus' own limit.
 const MAX_STEPS: i64 = 11_000;
 

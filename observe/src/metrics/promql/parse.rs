@@ -16,8 +16,15 @@ const MAX_LENGTH: usize = 32 << 10;
 /// Most operators and parentheses; the evaluation goes one call deeper for each.
 const MAX_OPERATORS: usize = 400;
 
-/// Parses a query.
+/// Most of them in a selector, which has none that mean anything.
+const MAX_SELECTOR_OPERATORS: usize = 4;
+
+/// Parses a query. Deep ones need a stack of [`super::STACK`].
 pub(crate) fn parse(query: &str) -> Result<Expr> {
+    parse_bounded(query, MAX_OPERATORS)
+}
+
+fn parse_bounded(query: &str, operators_allowed: usize) -> Result<Expr> {
     let bad = |reason: &str| QueryError::Bad(format!("invalid parameter \"query\": parse error: {reason}"));
     if query.trim().is_empty() {
         return Err(bad("no expression found in input"));
@@ -25,8 +32,8 @@ pub(crate) fn parse(query: &str) -> Result<Expr> {
     if query.len() > MAX_LENGTH {
         return Err(bad(&format!("the query is longer than {MAX_LENGTH} bytes")));
     }
-    if operators(query) > MAX_OPERATORS {
-        return Err(bad(&format!("the query has more than {MAX_OPERATORS} operators and parentheses")));
+    if operators(query) > operators_allowed {
+        return Err(bad(&format!("the query has more than {operators_allowed} operators and parentheses")));
     }
     // Prometheus' names for the types.
     let named = |reason: String| reason.replace("type matrix", "type range vector").replace("got vector", "got instant vector");
@@ -36,7 +43,9 @@ pub(crate) fn parse(query: &str) -> Result<Expr> {
 /// A selector alone, as `match[]` has it.
 pub(crate) fn selector(text: &str) -> Result<Matchers> {
     let unwanted = |reason: &str| QueryError::Bad(format!("invalid parameter \"match[]\": {reason}"));
-    match parse(text).map_err(|error| unwanted(&error.to_string().replace("invalid parameter \"query\": ", "")))? {
+    match parse_bounded(text, MAX_SELECTOR_OPERATORS)
+        .map_err(|error| unwanted(&error.to_string().replace("invalid parameter \"query\": ", "")))?
+    {
         Expr::VectorSelector(selector) if selector.offset.is_none() && selector.at.is_none() => matchers(&selector),
         _ => Err(unwanted("parse error: a series selector is expected")),
     }

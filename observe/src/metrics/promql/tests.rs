@@ -279,6 +279,21 @@ fn what_is_wrong_or_not_supported_is_named() {
 }
 
 #[test]
+fn deep_nesting_does_not_exhaust_the_stack() {
+    let nested = || {
+        let tsdb = sample();
+        let around = |before: &str| ask(&tsdb, &format!("{}gauge{}", before.repeat(400), ")".repeat(400)), 2.0);
+        assert_eq!(around("("), r#"{__name__="gauge"} 2"#);
+        assert_eq!(around("abs("), "{} 2");
+        assert_eq!(around("sum("), "{} 2");
+        assert_eq!(ask(&tsdb, &format!("{}1", "-".repeat(400)), 2.0), "1");
+        assert_eq!(ask(&tsdb, &format!("1{}", " + 1".repeat(400)), 2.0), "401");
+    };
+    std::thread::Builder::new().stack_size(STACK).spawn(nested).unwrap().join().unwrap();
+    assert!(selector(&"(".repeat(400)).unwrap_err().to_string().contains("more than 4 operators"));
+}
+
+#[test]
 fn a_query_has_a_budget() {
     let tsdb = sample();
     let budget = Budget { values: 100, ..Budget::default() };
