@@ -59,7 +59,8 @@ pub(crate) async fn serve<L: Listener>(mut listener: L, router: Router, shutdown
                 _ = &mut connection => {}
                 () = shutdown.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
+                    // A stream of live updates never ends by itself.
+                    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connection).await;
                 }
             }
         });
