@@ -33,11 +33,10 @@ pub fn documents(name: &str, yaml: &str) -> Result<Vec<Value>, CommandError> {
 /// # Errors
 /// What the API server refuses, with the object's name.
 pub async fn apply(client: &Client, objects: &[Value]) -> Result<(), CommandError> {
-    let kinds = Kinds::default();
     let (first, rest): (Vec<&Value>, Vec<&Value>) =
         objects.iter().partition(|object| matches!(object["kind"].as_str(), Some("Namespace" | "CustomResourceDefinition")));
     for phase in [first, rest] {
-        let resources = kinds.resolve(client, &phase).await?;
+        let resources = resolve(client, &phase).await?;
         try_join_all(phase.iter().zip(&resources).map(|(object, kind)| apply_one(client, object, kind))).await?;
     }
     Ok(())
@@ -45,23 +44,18 @@ pub async fn apply(client: &Client, objects: &[Value]) -> Result<(), CommandErro
 
 type Kind = (ApiResource, ApiCapabilities);
 
-/// Kinds as the API server knows them.
-#[derive(Default)]
-struct Kinds;
-
-impl Kinds {
-    async fn resolve(&self, client: &Client, objects: &[&Value]) -> Result<Vec<Kind>, CommandError> {
-        let mut known: HashMap<GroupVersionKind, Kind> = HashMap::new();
-        let mut resolved = Vec::with_capacity(objects.len());
-        for object in objects {
-            let gvk = kind_of(object)?;
-            if !known.contains_key(&gvk) {
-                known.insert(gvk.clone(), wait_for_kind(client, &gvk).await?);
-            }
-            resolved.push(known[&gvk].clone());
+/// The kind of each object, as the API server knows it.
+async fn resolve(client: &Client, objects: &[&Value]) -> Result<Vec<Kind>, CommandError> {
+    let mut known: HashMap<GroupVersionKind, Kind> = HashMap::new();
+    let mut resolved = Vec::with_capacity(objects.len());
+    for object in objects {
+        let gvk = kind_of(object)?;
+        if !known.contains_key(&gvk) {
+            known.insert(gvk.clone(), wait_for_kind(client, &gvk).await?);
         }
-        Ok(resolved)
+        resolved.push(known[&gvk].clone());
     }
+    Ok(resolved)
 }
 
 async fn wait_for_kind(client: &Client, gvk: &GroupVersionKind) -> Result<Kind, CommandError> {

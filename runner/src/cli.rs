@@ -11,7 +11,7 @@ use meshlab_checks::report::Format;
 /// Exit codes: 0 all passed, 1 something failed, 2 usage, 3 the lab is not running, 4 could not be measured.
 #[derive(Debug, Parser)]
 #[command(name = "meshlab", version, propagate_version = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Where meshlab keeps its state.
     #[arg(long, global = true, env = "MESHLAB_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Start the lab, or resume it where you were.
     Start {
         /// Where your files go. Default: ./meshlab-phase3.
@@ -101,7 +101,7 @@ pub enum Command {
 
 /// What `traffic` sends.
 #[derive(Debug, Clone, Args)]
-pub struct TrafficArgs {
+pub(crate) struct TrafficArgs {
     /// How long.
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
@@ -121,7 +121,7 @@ pub struct TrafficArgs {
 
 /// Commands for authors.
 #[derive(Debug, Subcommand)]
-pub enum LabCommand {
+pub(crate) enum LabCommand {
     /// List the labs.
     List,
     /// Look for mistakes in a lab without running it.
@@ -141,7 +141,7 @@ pub enum LabCommand {
 
 /// Report formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// For people.
     Text,
     /// JSON.

@@ -14,7 +14,7 @@ use crate::home::Home;
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Request {
+pub(crate) enum Request {
     /// What is running?
     Status,
     /// Stop, keeping everything.
@@ -24,7 +24,7 @@ pub enum Request {
 /// What the lab's process says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub(crate) struct Status {
     /// Process id.
     pub pid: u32,
     /// `meshlab` version.
@@ -45,7 +45,7 @@ pub struct Status {
 ///
 /// # Errors
 /// It runs but does not answer as it should.
-pub async fn ask(home: &Home, request: &Request) -> Result<Option<Status>, CommandError> {
+pub(crate) async fn ask(home: &Home, request: &Request) -> Result<Option<Status>, CommandError> {
     let Ok(stream) = UnixStream::connect(home.control_socket()).await else { return Ok(None) };
     let talk = async {
         let (reader, mut writer) = stream.into_split();
@@ -66,7 +66,7 @@ pub async fn ask(home: &Home, request: &Request) -> Result<Option<Status>, Comma
 ///
 /// # Errors
 /// The process is still there after ten seconds.
-pub async fn wait_until_gone(home: &Home) -> Result<(), CommandError> {
+pub(crate) async fn wait_until_gone(home: &Home) -> Result<(), CommandError> {
     let gone = async {
         while UnixStream::connect(home.control_socket()).await.is_ok() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -81,7 +81,7 @@ pub async fn wait_until_gone(home: &Home) -> Result<(), CommandError> {
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn listen(home: &Home, status: Status, stop: mpsc::Sender<()>) -> Result<tokio::task::JoinHandle<()>, CommandError> {
+pub(crate) fn listen(home: &Home, status: Status, stop: mpsc::Sender<()>) -> Result<tokio::task::JoinHandle<()>, CommandError> {
     let path = home.control_socket();
     // A socket that nobody listens on is left over from a crash.
     let _ = std::fs::remove_file(&path);

@@ -12,7 +12,7 @@ use crate::home::{Home, read_json, write_json};
 /// `progress.json`. Unknown fields of a newer version are kept out of the way, not an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Lab.
     pub lab: String,
     /// Id of the step the learner is at.
@@ -34,7 +34,7 @@ impl Progress {
     ///
     /// # Panics
     /// When the lab has no steps, which its linter refuses.
-    pub fn new(lab: &Lab, workdir: PathBuf, language: Language) -> Self {
+    pub(crate) fn new(lab: &Lab, workdir: PathBuf, language: Language) -> Self {
         let first = lab.steps.first().expect("a lab has steps");
         Self {
             lab: lab.file.name.clone(),
@@ -50,7 +50,7 @@ impl Progress {
     ///
     /// # Errors
     /// The file is damaged; the message names it.
-    pub fn load(home: &Home) -> Result<Option<Self>, CommandError> {
+    pub(crate) fn load(home: &Home) -> Result<Option<Self>, CommandError> {
         read_json(&home.progress())
     }
 
@@ -58,7 +58,7 @@ impl Progress {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn save(&self, home: &Home) -> Result<(), CommandError> {
+    pub(crate) fn save(&self, home: &Home) -> Result<(), CommandError> {
         write_json(&home.progress(), self)
     }
 
@@ -66,7 +66,7 @@ impl Progress {
     ///
     /// # Panics
     /// When the lab has no steps, which its linter refuses.
-    pub fn current<'a>(&self, lab: &'a Lab) -> &'a Step {
+    pub(crate) fn current<'a>(&self, lab: &'a Lab) -> &'a Step {
         lab.step(&self.step).or_else(|| lab.steps.first()).expect("a lab has steps")
     }
 }

@@ -1,10 +1,9 @@
 //! The lab's own process: the embedded cluster, the mesh on it, and the sample application.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use meshlab_checks::Lab;
@@ -24,7 +23,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// It does not come up; the message says which part.
-pub async fn serve(home: &Home, lab: &Lab, started: Instant, on_ready: impl FnOnce(&Status)) -> Result<(), CommandError> {
+pub(crate) async fn serve(home: &Home, lab: &Lab, started: Instant, on_ready: impl FnOnce(&Status)) -> Result<(), CommandError> {
     let cluster = start_cluster(lab, Some(home)).await?;
     let client = cluster.client();
     tracing::info!(elapsed = ?started.elapsed(), "everything is ready");
@@ -108,16 +107,23 @@ async fn install(client: &Client, lab: &Lab) -> Result<(), CommandError> {
         objects.extend(documents(name, yaml)?);
     }
     for (name, yaml) in meshlab_observe::manifests() {
-        if programs::ADDONS.contains(&name) {
-            objects.extend(documents(name, yaml)?);
+        objects.extend(documents(name, yaml)?);
+    }
+    // A lab that is resumed is as the learner left it: the application is not brought back, `reset` does that. The pods of a new
+    // one do not wait for the mesh, since its namespaces are not labelled for injection yet.
+    if !is_resumed(client, lab).await? {
+        for manifest in &lab.application {
+            objects.extend(documents(&manifest.name, &manifest.content)?);
         }
     }
-    // Definitions and namespaces of both come first; the application's pods do not wait for the mesh, since its
-    // namespaces are not labelled for injection yet.
-    for manifest in &lab.application {
-        objects.extend(documents(&manifest.name, &manifest.content)?);
-    }
     apply(client, &objects).await
+}
+
+/// Whether the learner has been here before: a namespace of the lab is there.
+async fn is_resumed(client: &Client, lab: &Lab) -> Result<bool, CommandError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let Some(name) = lab.file.namespaces.first() else { return Ok(false) };
+    Ok(namespaces.get_opt(name).await?.is_some())
 }
 
 /// Waits until every Deployment has all its replicas available.

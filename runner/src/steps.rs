@@ -16,7 +16,7 @@ use crate::error::CommandError;
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn write_starters(workdir: &Path, lab: &Lab) -> Result<Vec<PathBuf>, CommandError> {
+pub(crate) fn write_starters(workdir: &Path, lab: &Lab) -> Result<Vec<PathBuf>, CommandError> {
     std::fs::create_dir_all(workdir).map_err(|error| CommandError::io(workdir, &error))?;
     let mut written = Vec::new();
     for manifest in lab.steps.iter().flat_map(|step| &step.starter) {
@@ -33,7 +33,7 @@ pub fn write_starters(workdir: &Path, lab: &Lab) -> Result<Vec<PathBuf>, Command
 ///
 /// # Errors
 /// A file cannot be written, or the cluster refuses.
-pub async fn reset(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
+pub(crate) async fn reset(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
     for manifest in &step.starter {
         let path = workdir.join(&manifest.name);
         if path.exists() {
@@ -49,7 +49,7 @@ pub async fn reset(client: &Client, workdir: &Path, step: &Step) -> Result<(), C
 ///
 /// # Errors
 /// The cluster refuses.
-pub async fn restore(client: &Client, step: &Step) -> Result<(), CommandError> {
+pub(crate) async fn restore(client: &Client, step: &Step) -> Result<(), CommandError> {
     let starter = objects(&step.starter)?;
     let kept: Vec<_> = starter.iter().map(identity).collect();
     let surplus: Vec<Value> = objects(&step.solution)?.into_iter().filter(|object| !kept.contains(&identity(object))).collect();
@@ -86,7 +86,7 @@ async fn replace_namespaces(client: &Client, starter: &[Value]) -> Result<(), Co
 ///
 /// # Errors
 /// The cluster refuses.
-pub async fn apply_solution(client: &Client, step: &Step) -> Result<(), CommandError> {
+pub(crate) async fn apply_solution(client: &Client, step: &Step) -> Result<(), CommandError> {
     apply(client, &objects(&step.solution)?).await?;
     restart(client, &step.file.restart).await
 }
@@ -95,7 +95,7 @@ pub async fn apply_solution(client: &Client, step: &Step) -> Result<(), CommandE
 ///
 /// # Errors
 /// The cluster refuses, or the pods do not become ready.
-pub async fn restart(client: &Client, namespaces: &[String]) -> Result<(), CommandError> {
+pub(crate) async fn restart(client: &Client, namespaces: &[String]) -> Result<(), CommandError> {
     for namespace in namespaces {
         let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
         for deployment in api.list_metadata(&ListParams::default()).await? {
@@ -109,7 +109,7 @@ pub async fn restart(client: &Client, namespaces: &[String]) -> Result<(), Comma
 ///
 /// # Errors
 /// The cluster refuses.
-pub async fn restore_application(client: &Client, lab: &Lab) -> Result<(), CommandError> {
+pub(crate) async fn restore_application(client: &Client, lab: &Lab) -> Result<(), CommandError> {
     apply(client, &objects(&lab.application)?).await
 }
 
@@ -117,7 +117,7 @@ pub async fn restore_application(client: &Client, lab: &Lab) -> Result<(), Comma
 ///
 /// # Errors
 /// A file cannot be written, or the cluster refuses.
-pub async fn solve(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
+pub(crate) async fn solve(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
     for manifest in &step.solution {
         write(&workdir.join(&manifest.name), &manifest.content)?;
     }
@@ -128,7 +128,7 @@ pub async fn solve(client: &Client, workdir: &Path, step: &Step) -> Result<(), C
 ///
 /// # Errors
 /// Malformed YAML, with file and line.
-pub fn objects(manifests: &[Manifest]) -> Result<Vec<Value>, CommandError> {
+pub(crate) fn objects(manifests: &[Manifest]) -> Result<Vec<Value>, CommandError> {
     let mut all = Vec::new();
     for manifest in manifests {
         all.extend(documents(&manifest.name, &manifest.content)?);

@@ -9,8 +9,6 @@ mod prober;
 use meshlab_program::{Catalogue, Process};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use observe::ADDONS;
-
 /// Every image the lab needs.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = meshlab_images::catalogue();

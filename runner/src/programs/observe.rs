@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meshlab_observe::{JaegerOptions, PrometheusOptions};
+use meshlab_observe::{GrafanaOptions, JaegerOptions, KialiOptions, PrometheusOptions};
 use meshlab_program::{Catalogue, Container, ExitCode, Image, Process, Program};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use super::terminated;
 
 /// Registers an image for each addon.
 pub(super) fn register(catalogue: &mut Catalogue) {
-    for addon in [Addon::Prometheus, Addon::Jaeger] {
+    for addon in [Addon::Prometheus, Addon::Jaeger, Addon::Grafana, Addon::Kiali] {
         let name = addon.name();
         let image =
             Image::builder().executable(name, Arc::new(addon)).base(&meshlab_images::busybox()).entrypoint([name]).build();
@@ -22,13 +22,12 @@ pub(super) fn register(catalogue: &mut Catalogue) {
     }
 }
 
-/// The names of the addons there are images for.
-pub(crate) const ADDONS: [&str; 2] = ["prometheus", "jaeger"];
-
 #[derive(Clone, Copy)]
 enum Addon {
     Prometheus,
     Jaeger,
+    Grafana,
+    Kiali,
 }
 
 impl Addon {
@@ -36,6 +35,8 @@ impl Addon {
         match self {
             Self::Prometheus => "prometheus",
             Self::Jaeger => "jaeger",
+            Self::Grafana => "grafana",
+            Self::Kiali => "kiali",
         }
     }
 
@@ -54,6 +55,8 @@ impl Addon {
                 meshlab_observe::prometheus(net, client, PrometheusOptions::default(), shutdown).await
             }
             Self::Jaeger => meshlab_observe::jaeger(net, JaegerOptions::default(), shutdown).await,
+            Self::Grafana => meshlab_observe::grafana(net, GrafanaOptions::default(), shutdown).await,
+            Self::Kiali => meshlab_observe::kiali(net, KialiOptions::default(), shutdown).await,
         };
         result.map_err(|error| error.to_string())
     }

@@ -11,14 +11,14 @@ use meshlab_runner::serve::{LabCluster, start_cluster};
 use tempfile::TempDir;
 
 /// One lab for one test.
-pub struct TestLab {
-    pub lab: Lab,
-    pub cluster: LabCluster,
+pub(crate) struct TestLab {
+    pub(crate) lab: Lab,
+    pub(crate) cluster: LabCluster,
     folder: TempDir,
 }
 
 impl TestLab {
-    pub async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         let lab = labs::load("phase3", None)?;
         let cluster = start_cluster(&lab, None).await?;
         let folder = tempfile::tempdir()?;
@@ -26,12 +26,12 @@ impl TestLab {
         Ok(Self { lab, cluster, folder })
     }
 
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
 
     /// Runs a shell command in the learner's folder; what it printed, both streams.
-    pub async fn shell(&self, command: &str) -> Result<String> {
+    pub(crate) async fn shell(&self, command: &str) -> Result<String> {
         let output = tokio::process::Command::new("sh")
             .args(["-ec", command])
             .env("KUBECONFIG", self.kubeconfig())
@@ -47,14 +47,14 @@ impl TestLab {
     }
 
     /// `kubectl apply -f -`.
-    pub async fn kubectl_apply(&self, yaml: &str) -> Result<String> {
+    pub(crate) async fn kubectl_apply(&self, yaml: &str) -> Result<String> {
         let mut file = tempfile::NamedTempFile::new_in(self.folder.path())?;
         file.write_all(yaml.as_bytes())?;
         self.shell(&format!("kubectl apply -f {}", file.path().display())).await
     }
 
     /// Writes a step's solution into the learner's folder and applies it with kubectl.
-    pub async fn solve(&self, step: &str) -> Result<()> {
+    pub(crate) async fn solve(&self, step: &str) -> Result<()> {
         let step = self.lab.step(step).context("no such step")?;
         for file in &step.solution {
             std::fs::write(self.folder.path().join(&file.name), &file.content)?;
@@ -68,7 +68,7 @@ impl TestLab {
     }
 
     /// Runs the checks of a step.
-    pub async fn check(&self, step: &str) -> Result<Vec<CheckResult>> {
+    pub(crate) async fn check(&self, step: &str) -> Result<Vec<CheckResult>> {
         let step = self.lab.step(step).context("no such step")?;
         let prober = Prober::new(self.cluster.client(), self.lab.file.clients.clone());
         let checks: Vec<_> = step.checks.iter().map(|check| (step.file.id.clone(), check.clone())).collect();
@@ -76,7 +76,7 @@ impl TestLab {
     }
 
     /// Runs the checks of a step, all of which must pass.
-    pub async fn must_pass(&self, step: &str) -> Result<()> {
+    pub(crate) async fn must_pass(&self, step: &str) -> Result<()> {
         let results = self.check(step).await?;
         let wrong: Vec<_> = results.iter().filter(|result| result.verdict != Verdict::Pass).collect();
         ensure!(wrong.is_empty(), "{step}: {wrong:#?}");
