@@ -192,6 +192,9 @@ pub struct TracesProbe {
     /// Only traces with these tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// Send this first, and only look at traces that began since: what an earlier configuration traced proves nothing.
+    #[serde(default)]
+    pub after: Option<TrafficProbe>,
 }
 
 /// The last lines of some pods' logs, one pod after the other. Yields `{lines: […], count: N}`.

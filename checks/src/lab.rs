@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Check, CheckFile, Language, Probe, Text, assertion};
+use crate::{Check, CheckFile, Language, LogProbe, Probe, Text, TracesProbe, assertion};
 
 /// The newest lab format this version understands.
 pub const FORMAT: u32 = 1;
@@ -332,7 +332,9 @@ impl Probe {
         match self {
             Self::Traffic(probe) => Some(&probe.from),
             Self::Split(probe) => Some(&probe.from),
-            Self::Log(probe) => probe.after.as_ref().map(|traffic| traffic.from.as_str()),
+            Self::Log(LogProbe { after, .. }) | Self::Traces(TracesProbe { after, .. }) => {
+                after.as_ref().map(|traffic| traffic.from.as_str())
+            }
             _ => None,
         }
     }

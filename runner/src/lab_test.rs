@@ -20,7 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The lab cannot be run at all.
-pub(crate) async fn test(lab: &Lab, only: Option<&str>, mut say: impl FnMut(String)) -> Result<usize, CommandError> {
+pub async fn test(lab: &Lab, only: Option<&str>, mut say: impl FnMut(String)) -> Result<usize, CommandError> {
     let mut failures = 0;
     for (index, step) in lab.steps.iter().enumerate() {
         if only.is_some_and(|name| lab.step(name).is_none_or(|wanted| wanted.file.id != step.file.id)) {

@@ -7,7 +7,7 @@ mod control;
 pub mod error;
 pub mod external;
 pub mod home;
-mod lab_test;
+pub mod lab_test;
 pub mod labs;
 pub mod programs;
 mod progress;

@@ -1,14 +1,22 @@
 //! Metrics and traces, asked of the addons' own APIs through the API server, so that it is the same on every backend.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{ProbeError, Prober};
+use super::{ProbeError, Prober, send};
 use crate::check::{MetricsProbe, TracesProbe};
 
 const PROMETHEUS: &str = "/api/v1/namespaces/istio-system/services/http:prometheus:9090/proxy";
 const JAEGER: &str = "/api/v1/namespaces/istio-system/services/http:tracing:80/proxy/jaeger";
+
+/// How long proxies may take to hand over the spans of a request.
+const EXPORT_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Between two searches.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn metrics(prober: &Prober, probe: &MetricsProbe) -> Result<Value, ProbeError> {
     let answer = get(prober, &format!("{PROMETHEUS}/api/v1/query?query={}", encode(&probe.query))).await?;
@@ -33,14 +41,26 @@ pub(super) async fn metrics(prober: &Prober, probe: &MetricsProbe) -> Result<Val
 }
 
 pub(super) async fn traces(prober: &Prober, probe: &TracesProbe) -> Result<Value, ProbeError> {
+    let Some(traffic) = &probe.after else { return search(prober, probe, None).await };
+    let since = Timestamp::now();
+    send(prober, &traffic.from, &traffic.request, traffic.count, traffic.concurrency).await?;
+    let deadline = Instant::now() + EXPORT_DEADLINE;
+    loop {
+        let found = search(prober, probe, Some(since)).await?;
+        let all = found["count"].as_u64() >= Some(u64::from(traffic.count));
+        if all || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn search(prober: &Prober, probe: &TracesProbe, since: Option<Timestamp>) -> Result<Value, ProbeError> {
     let tags = serde_json::to_string(&probe.tags).map_err(ProbeError::new)?;
-    let query = format!(
-        "{JAEGER}/api/traces?service={}&lookback={}s&limit=100&tags={}",
-        encode(&probe.service),
-        probe.lookback_s,
-        encode(&tags)
-    );
-    let answer = get(prober, &query).await?;
+    let query = format!("service={}&lookback={}s&limit=100&tags={}", encode(&probe.service), probe.lookback_s, encode(&tags));
+    // Jaeger takes microseconds.
+    let since = since.map(|time| format!("&start={}", time.as_microsecond())).unwrap_or_default();
+    let answer = get(prober, &format!("{JAEGER}/api/traces?{query}{since}")).await?;
     let traces = answer["data"].as_array().ok_or_else(|| ProbeError::new(format!("tracing API: {}", answer["errors"])))?;
     let traces: Vec<Value> = traces.iter().map(trace).collect();
     Ok(json!({"count": traces.len(), "traces": traces}))
