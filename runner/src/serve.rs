@@ -172,10 +172,11 @@ fn is_available(deployment: &Deployment) -> bool {
     current && status.available_replicas.unwrap_or(0) >= wanted && status.updated_replicas.unwrap_or(0) >= wanted
 }
 
-/// `127.0.0.1:PORT` of the ingress gateway's port 80.
+/// `127.0.0.1:PORT` of the ingress gateway's port 80, as the cluster says it is published: another port than the one wanted where
+/// that was taken.
 async fn gateway_address(client: &Client) -> Option<String> {
     let services: Api<Service> = Api::namespaced(client.clone(), "istio-system");
     let service = services.get_opt("istio-ingressgateway").await.ok()??;
-    let port = service.spec?.ports?.into_iter().find(|port| port.port == 80)?;
-    Some(format!("127.0.0.1:{}", port.node_port?))
+    let published = service.metadata.annotations?.remove("meshlab.io/published-ports")?;
+    published.split(',').find_map(|port| port.strip_prefix("80=")).map(str::to_owned)
 }

@@ -35,12 +35,8 @@ pub(crate) fn write_starters(workdir: &Path, lab: &Lab) -> Result<Vec<PathBuf>, 
 /// A file cannot be written, or the cluster refuses.
 pub(crate) async fn reset(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
     for manifest in &step.starter {
-        let path = workdir.join(&manifest.name);
-        if path.exists() {
-            let backup = workdir.join(format!("{}.bak", manifest.name));
-            std::fs::rename(&path, &backup).map_err(|error| CommandError::io(&path, &error))?;
-        }
-        write(&path, &manifest.content)?;
+        keep(workdir, manifest)?;
+        write(&workdir.join(&manifest.name), &manifest.content)?;
     }
     restore(client, step).await
 }
@@ -113,12 +109,13 @@ pub(crate) async fn restore_application(client: &Client, lab: &Lab) -> Result<()
     apply(client, &objects(&lab.application)?).await
 }
 
-/// Writes a step's solution over the learner's files and applies it.
+/// Writes a step's solution in place of the learner's files (kept as `NAME.bak`) and applies it.
 ///
 /// # Errors
 /// A file cannot be written, or the cluster refuses.
 pub(crate) async fn solve(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
     for manifest in &step.solution {
+        keep(workdir, manifest)?;
         write(&workdir.join(&manifest.name), &manifest.content)?;
     }
     apply_solution(client, step).await
@@ -140,6 +137,16 @@ pub(crate) fn objects(manifests: &[Manifest]) -> Result<Vec<Value>, CommandError
 pub(crate) fn identity(object: &Value) -> (Value, Value, Value, Value) {
     let metadata = &object["metadata"];
     (object["apiVersion"].clone(), object["kind"].clone(), metadata["namespace"].clone(), metadata["name"].clone())
+}
+
+/// Moves the learner's file out of the way, unless it is what would be written anyway.
+fn keep(workdir: &Path, manifest: &Manifest) -> Result<(), CommandError> {
+    let path = workdir.join(&manifest.name);
+    if !path.exists() || std::fs::read_to_string(&path).is_ok_and(|content| content == manifest.content) {
+        return Ok(());
+    }
+    let backup = workdir.join(format!("{}.bak", manifest.name));
+    std::fs::rename(&path, &backup).map_err(|error| CommandError::io(&path, &error))
 }
 
 fn write(path: &Path, content: &str) -> Result<(), CommandError> {

@@ -56,7 +56,7 @@ async fn reconcile(
     let owned = pods::claimed(&context.client, &context.informers.pods, set.as_ref(), Some(&spec.selector)).await?;
     if spec.volume_claim_templates.as_ref().is_some_and(|templates| !templates.is_empty()) {
         let message =
-            "volumeClaimTemplates are not supported: this cluster has no persistent volumes; use emptyDir, or --cluster kind";
+            "volumeClaimTemplates are not supported: this cluster has no persistent volumes; use emptyDir, or a kind cluster";
         recorder.record(set.as_ref(), EventType::Warning, "FailedCreate", message.to_owned());
     } else if !is_terminating(set.as_ref()) {
         for step in steps(spec, &members(&set, &owned, &revision)) {

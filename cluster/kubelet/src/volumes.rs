@@ -32,7 +32,7 @@ pub(crate) enum VolumeError {
     Other { volume: String, reason: String },
     #[error(
         "MountVolume.SetUp failed for volume {volume:?} : this cluster has configMap, secret, projected, downwardAPI and emptyDir \
-         volumes only; use --cluster kind for others"
+         volumes only; use a kind cluster for others"
     )]
     Unsupported { volume: String },
 }
@@ -310,7 +310,7 @@ mod tests {
             error(json!({"name": "v", "configMap": {"name": "none"}})),
             "MountVolume.SetUp failed for volume \"v\" : configmap \"none\" not found"
         );
-        assert!(error(json!({"name": "v", "hostPath": {"path": "/"}})).contains("--cluster kind"));
+        assert!(error(json!({"name": "v", "hostPath": {"path": "/"}})).contains("kind cluster"));
         assert_eq!(shown(json!({"name": "v", "secret": {"secretName": "none", "optional": true}})).unwrap(), "");
     }
 }

@@ -76,7 +76,7 @@ spec:
     lab.until(&waiting("crash"), |reason| reason == "CrashLoopBackOff").await;
     lab.until(&waiting("lost"), |reason| reason == "CrashLoopBackOff").await;
     let described = lab.kubectl(&["describe", "pod", "nobody"]).await;
-    assert!(described.contains("this cluster has: tools") && described.contains("--cluster kind"), "{described}");
+    assert!(described.contains("this cluster has: tools") && described.contains("such as kind"), "{described}");
     let last = |pod: &'static str, field: &str| {
         vec![
             "get".to_owned(),

@@ -78,8 +78,12 @@ pub(super) async fn solve(session: Session, apply: bool) -> Result<Exit, Command
     let client = session.client().await?;
     steps::solve(&client, &progress.workdir, step).await?;
     print(match session.language {
-        Language::En => "The solution is written and applied. `meshlab check` proves it.\n",
-        Language::Ja => "解答を書き込み、適用しました。`meshlab check` で検証できます。\n",
+        Language::En => {
+            "The solution is written and applied; your files of before are kept as *.bak. `meshlab check` proves it.\n"
+        }
+        Language::Ja => {
+            "解答を書き込み、適用しました。以前のファイルは *.bak として残してあります。`meshlab check` で検証できます。\n"
+        }
     });
     Ok(Exit::Ok)
 }

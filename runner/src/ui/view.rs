@@ -109,8 +109,8 @@ fn draw_status(frame: &mut Frame<'_>, app: &App, area: Rect) {
 
 fn question(action: &Action, language: Language) -> String {
     match (action, language) {
-        (Action::Solve, Language::En) => "Write the solution over your files and apply it? y/n".to_owned(),
-        (Action::Solve, Language::Ja) => "解答で自分のファイルを上書きし、適用しますか? y/n".to_owned(),
+        (Action::Solve, Language::En) => "Write the solution and apply it? Your files are kept as *.bak. y/n".to_owned(),
+        (Action::Solve, Language::Ja) => "解答を書き込んで適用しますか? 自分のファイルは *.bak として残ります。 y/n".to_owned(),
         (_, Language::En) => "Bring this step back to its start? Your files are kept as *.bak. y/n".to_owned(),
         (_, Language::Ja) => "このステップを最初の状態に戻しますか? ファイルは *.bak として残ります。 y/n".to_owned(),
     }

@@ -84,7 +84,8 @@ impl PodTask {
     pub(super) fn image_missing(&mut self, index: usize, why: String, at: Instant) {
         let life = &mut self.lives[index];
         let image = life.spec.image.clone().unwrap_or_default();
-        let message = format!("failed to pull image {image:?}: {why}; for any other image use --cluster kind");
+        let message =
+            format!("failed to pull image {image:?}: {why}; for any other image use a cluster that pulls images, such as kind");
         life.pull.retried(at, at);
         let retry_at = life.pull.until(at, at).map_or(at + CONFIG_RETRY, |(_, until)| until);
         life.set_waiting("ErrImagePull", message.clone(), retry_at);
