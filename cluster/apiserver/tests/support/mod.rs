@@ -9,9 +9,6 @@ use meshlab_apiserver::{ApiServer, ApiServerOptions, UserInfo};
 use meshlab_net::{VirtualNet, VirtualNetOptions};
 use tokio::io::AsyncBufReadExt;
 
-/// Where versioned kubectl binaries stand when the plain one is a dispatcher.
-const VERSIONED: &str = "/usr/lib/google-cloud-sdk/bin";
-
 /// A server with a kubeconfig on disk.
 pub(crate) struct Cluster {
     pub(crate) server: ApiServer,
@@ -108,8 +105,11 @@ impl Cluster {
     }
 }
 
-/// The binary of a version, or the plain one where there is only that.
+/// The binary of a version, `kubectl.1.27` beside the one that is found in `PATH`; that one itself where there are no others.
 pub(crate) fn kubectl(version: &str) -> PathBuf {
-    let versioned = PathBuf::from(format!("{VERSIONED}/kubectl.{version}"));
-    if versioned.exists() { versioned } else { PathBuf::from("kubectl") }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let plain = std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.exists());
+    let plain = plain.expect("kubectl must be installed to test against it: https://kubernetes.io/docs/tasks/tools/");
+    let versioned = plain.canonicalize().unwrap().with_file_name(format!("kubectl.{version}"));
+    if versioned.exists() { versioned } else { plain }
 }
