@@ -1,0 +1,64 @@
+//! How fast a cluster is and how small, beside the limits that this project set itself. `cargo bench -p meshlab-cluster`
+//!
+//! Every row has a server of its own: a process that runs the built-in images with its objects on disk, as `meshlab start` does. The
+//! figures are what another process sees, over TLS on 127.0.0.1; both share the machine's cores, so that on a machine of two
+//! cores a row with many clients also pays for those. Figures depend on the machine, and nothing here fails on a slow one.
+//!
+//! `cargo bench -p meshlab-cluster -- pods` measures the rows whose name contains `pods`.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+mod client;
+mod rows;
+mod server;
+
+use std::time::Duration;
+
+/// What a row measures.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+enum Figure {
+    Time(Duration),
+    /// Bytes.
+    Memory(u64),
+}
+
+impl std::fmt::Display for Figure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = match *self {
+            Self::Time(time) if time < Duration::from_millis(1) => format!("{:.0} µs", time.as_secs_f64() * 1e6),
+            Self::Time(time) if time < Duration::from_secs(1) => format!("{:.1} ms", time.as_secs_f64() * 1e3),
+            Self::Time(time) => format!("{:.2} s", time.as_secs_f64()),
+            Self::Memory(bytes) => format!("{:.1} MB", bytes as f64 / 1e6),
+        };
+        f.pad(&text)
+    }
+}
+
+/// A figure, and what else is worth knowing.
+struct Measured {
+    figure: Figure,
+    remark: String,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    if let Some(options) = server::Options::parse(&arguments) {
+        return runtime.block_on(server::serve(options));
+    }
+    // Cargo passes `--bench`.
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    println!("| what | at most | measured | | |\n|---|---:|---:|---|---|");
+    for row in rows::ROWS {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| row.name.contains(wanted.as_str())) {
+            continue;
+        }
+        let Measured { figure, remark } = runtime.block_on((row.measure)());
+        let verdict = match row.limit {
+            Some(limit) if figure > limit => "over",
+            Some(_) => "ok",
+            None => "",
+        };
+        let limit = row.limit.map(|limit| limit.to_string()).unwrap_or_default();
+        println!("| {:<62} | {limit:>8} | {figure:>9} | {verdict:<4} | {remark} |", row.name);
+    }
+}
