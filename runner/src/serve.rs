@@ -8,6 +8,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use meshlab_checks::Lab;
 use meshlab_cluster::{Cluster, ClusterOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::apply::{apply, documents};
@@ -24,7 +25,12 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// # Errors
 /// It does not come up; the message says which part.
 pub(crate) async fn serve(home: &Home, lab: &Lab, started: Instant, on_ready: impl FnOnce(&Status)) -> Result<(), CommandError> {
-    let cluster = start_cluster(lab, Some(home)).await?;
+    // From the first moment on, so that whoever looks for a lab that is gone finds in its log what ended it.
+    let mut signals = Signals::receive()?;
+    let cluster = tokio::select! {
+        cluster = start_cluster(lab, Some(home)) => cluster?,
+        signal = signals.next() => return Err(CommandError::failed(format!("{signal} ended the lab while it was starting"))),
+    };
     let client = cluster.client();
     tracing::info!(elapsed = ?started.elapsed(), "everything is ready");
 
@@ -41,17 +47,44 @@ pub(crate) async fn serve(home: &Home, lab: &Lab, started: Instant, on_ready: im
     let control = control::listen(home, status.clone(), stop)?;
     on_ready(&status);
 
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(|error| CommandError::failed(format!("signals cannot be received: {error}")))?;
-    tokio::select! {
-        _ = stopped.recv() => {}
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let by = tokio::select! {
+        _ = stopped.recv() => "meshlab stop",
+        signal = signals.next() => signal,
+    };
+    tracing::info!(by, "the lab ends");
     control.abort();
     cluster.stop().await;
     let _ = std::fs::remove_file(home.control_socket());
     Ok(())
+}
+
+/// The signals that end a lab.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn receive() -> Result<Self, CommandError> {
+        let receive = |kind| signal(kind).map_err(|error| CommandError::failed(format!("signals cannot be received: {error}")));
+        Ok(Self {
+            terminate: receive(SignalKind::terminate())?,
+            interrupt: receive(SignalKind::interrupt())?,
+            hang_up: receive(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal that ends the lab, and tells its name. A terminal that is closed does not end it.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => tracing::info!("the terminal was closed; the lab goes on"),
+            }
+        }
+    }
 }
 
 /// A lab's cluster, and what lies outside it.

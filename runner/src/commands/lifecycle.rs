@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use meshlab_checks::Language;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -14,6 +14,9 @@ use crate::error::{CommandError, Exit, Hint};
 use crate::progress::Progress;
 use crate::ui::{self, Surroundings};
 use crate::{labs, steps};
+
+/// How long a process that has closed its output may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Starts the lab's process in the background and waits until everything answers.
 pub(super) async fn start(
@@ -81,12 +84,18 @@ async fn spawn(session: &Session, labs: Option<PathBuf>) -> Result<Status, Comma
     if let Some(output) = child.stdout.take() {
         let _ = BufReader::new(output).read_line(&mut line).await;
     }
-    serde_json::from_str(&line).map_err(|_| {
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
-        let last = said.lines().rev().find(|line| line.starts_with("error: ")).unwrap_or("error: it said nothing");
-        CommandError::failed(format!("the lab did not start: {}", last.trim_start_matches("error: ")))
-            .with_hint(Hint::new(format!("the whole story is in {}", log.display())))
-    })
+    if let Ok(status) = serde_json::from_str(&line) {
+        return Ok(status);
+    }
+    let ended = match tokio::time::timeout(END_DEADLINE, child.wait()).await {
+        Ok(Ok(status)) => format!("its process ended without a word ({status})"),
+        Ok(Err(error)) => format!("its process is lost: {error}"),
+        Err(_) => "its process closed its output but goes on".to_owned(),
+    };
+    let said = std::fs::read_to_string(&log).unwrap_or_default();
+    let why = said.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&ended);
+    Err(CommandError::failed(format!("the lab did not start: {why}"))
+        .with_hint(Hint::new(format!("the whole story is in {}", log.display()))))
 }
 
 fn welcome(session: &Session, status: &Status) -> Result<String, CommandError> {
