@@ -1,13 +1,10 @@
 //! HTTP probes: a GET is answered with 2xx or 3xx. Lifecycle hooks use the same requests.
 
-use std::sync::Arc;
-
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use meshlab_net::PodNet;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -43,7 +40,7 @@ pub(crate) async fn get(node: &PodNet, pod_ip: &str, container: &Container, acti
     let request = request(&url, host, port, action).map_err(failed)?;
     let status = if action.scheme.as_deref() == Some("HTTPS") {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
-        let connector = tokio_rustls::TlsConnector::from(tls());
+        let connector = tokio_rustls::TlsConnector::from(meshlab_tls::unverified_client());
         let stream = connector.connect(name, stream).await.map_err(|error| failed(error.to_string()))?;
         send(stream, request).await
     } else {
@@ -83,61 +80,5 @@ async fn send(
     tokio::select! {
         response = sender.send_request(request) => response.map(|response| response.status()),
         Err(error) = connection => Err(error),
-    }
-}
-
-/// A kubelet does not verify the certificates of what it probes.
-fn tls() -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("aws-lc-rs has all default protocol versions");
-    Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(trust::Everything(provider))).with_no_client_auth())
-}
-
-mod trust {
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-
-    #[derive(Debug)]
-    pub(super) struct Everything(pub(super) Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for Everything {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
     }
 }
