@@ -7,14 +7,23 @@ use meshlab_objects::Status;
 use serde_json::{Value, json};
 
 use super::accept::Encoding;
-use super::{Accept, Response, full};
+use super::{Accept, Body, Response, full};
 
 /// Content with a type.
 pub(crate) fn bytes_answer(code: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(full(bytes));
+    body_answer(code, content_type, full(bytes))
+}
+
+fn body_answer(code: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// JSON that is written while it is read.
+pub(crate) fn json_answer_of(code: StatusCode, body: Body) -> Response {
+    body_answer(code, "application/json", body)
 }
 
 /// JSON, already written.

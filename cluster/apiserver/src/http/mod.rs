@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use meshlab_objects::{Reason, Status};
 
 pub(crate) use accept::{Accept, DiscoveryVersion, Encoding, Representation};
-pub(crate) use answer::{bytes_answer, error_answer, json_answer, status_ok, text_answer, warn, yaml_or_json};
+pub(crate) use answer::{bytes_answer, error_answer, json_answer, json_answer_of, status_ok, text_answer, warn, yaml_or_json};
 pub use listener::TlsError;
 pub(crate) use listener::{Connections, is_transient, serve_stream, tls_acceptor};
 

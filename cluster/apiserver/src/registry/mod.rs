@@ -43,7 +43,7 @@ pub(crate) struct ServedVersion {
     crd_schema: Option<Value>,
     schema: OnceLock<Option<Arc<Schema>>>,
     printer_columns: Option<Value>,
-    columns: OnceLock<Columns>,
+    columns: OnceLock<Arc<Columns>>,
     /// A CRD's `selectableFields`, as field selectors name them.
     pub(crate) selectable_fields: Vec<String>,
     /// A CRD's scale subresource.
@@ -96,14 +96,14 @@ impl Served {
     }
 
     /// What `kubectl get` prints of it.
-    pub(crate) fn columns(&self, version: &str) -> Columns {
+    pub(crate) fn columns(&self, version: &str) -> Arc<Columns> {
         let kind = self.definition.kind_in(version);
-        let Some(served) = self.version(version) else { return Columns::builtin(&kind) };
+        let Some(served) = self.version(version) else { return Arc::new(Columns::builtin(&kind)) };
         let make = || match &self.custom {
             Some(_) => Columns::from_crd(served.printer_columns.as_ref().unwrap_or(&Value::Null)),
             None => Columns::builtin(&kind),
         };
-        served.columns.get_or_init(make).clone()
+        served.columns.get_or_init(|| Arc::new(make())).clone()
     }
 
     /// `apps/v1`

@@ -151,7 +151,7 @@ impl Call {
             }
         }
         let metadata = json!({"resourceVersion": self.api.store.revision().to_string()});
-        Ok(self.view()?.answer_list(metadata, &deleted))
+        Ok(self.view()?.answer_list(metadata, deleted))
     }
 }
 

@@ -198,7 +198,7 @@ impl Call {
                 metadata["remainingItemCount"] = json!(remaining);
             }
         }
-        Ok(self.view()?.answer_list(metadata, &selected))
+        Ok(self.view()?.answer_list(metadata, selected))
     }
 
     fn listing(&self, selection: &Selection, limited: bool) -> Result<(Listing, Option<String>), Status> {

@@ -1,5 +1,6 @@
 //! Objects over HTTP: reading, watching, and the one pipeline all writes go through.
 
+mod chunks;
 mod convert;
 mod delete;
 mod isolate;

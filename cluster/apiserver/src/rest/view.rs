@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use meshlab_objects::Status;
-use meshlab_objects::table::{Columns, IncludeObject, row, table};
+use meshlab_objects::table::{Columns, IncludeObject, Row, Table};
 use serde_json::{Value, json};
 
+use super::chunks::list_body;
 use super::{EVENTS_GROUP, to_version};
-use crate::http::{Accept, Encoding, Representation, Response, json_answer, yaml_or_json};
+use crate::http::{Accept, Encoding, Representation, Response, json_answer, json_answer_of, yaml_or_json};
 use crate::registry::Served;
 use crate::route::Query;
 use crate::store::Object;
@@ -22,7 +23,9 @@ pub(crate) struct View {
     version: String,
     accept: Accept,
     include: IncludeObject,
-    columns: Option<Columns>,
+    columns: Option<Arc<Columns>>,
+    /// Of the client's version.
+    api_version: String,
 }
 
 impl View {
@@ -36,7 +39,7 @@ impl View {
             other => return Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
         };
         let columns = (accept.representation == Representation::Table).then(|| served.columns(version));
-        Ok(Self { version: version.into(), accept, include, columns, served })
+        Ok(Self { version: version.into(), accept, include, columns, api_version: served.api_version(version), served })
     }
 
     /// The stored bytes are what this client wants to see.
@@ -52,27 +55,37 @@ impl View {
 
     /// The object in the client's version.
     pub(crate) fn versioned<'a>(&self, object: &'a Object) -> Cow<'a, Value> {
+        if self.is_unchanged(object) {
+            return Cow::Borrowed(&object.value);
+        }
         to_version(&object.value, &self.served.definition, &self.version)
+    }
+
+    fn is_unchanged(&self, object: &Object) -> bool {
+        object.value["apiVersion"].as_str() == Some(&self.api_version)
     }
 
     /// One object as JSON, as metadata or whole.
     fn json(&self, object: &Object) -> Bytes {
-        let unchanged = || object.value["apiVersion"].as_str() == Some(&self.served.api_version(&self.version));
         match self.accept.representation {
             Representation::Metadata => partial(&object.value).to_string().into(),
-            _ if self.is_stored_version() || unchanged() => object.json(),
+            _ if self.is_stored_version() || self.is_unchanged(object) => object.json(),
             _ => self.versioned(object).to_string().into(),
         }
+    }
+
+    /// A Table of one object.
+    fn table(&self, object: &Object, columns: &Columns, with_definitions: bool) -> String {
+        let metadata = json!({"resourceVersion": object.revision.to_string()});
+        let value = self.versioned(object);
+        let row = Row::new(columns, &value, self.include, Timestamp::now());
+        Table::new(metadata, with_definitions.then_some(columns), vec![row]).to_string()
     }
 
     /// Answers with one object.
     pub(crate) fn answer(&self, code: StatusCode, object: &Object) -> Response {
         match (self.accept.encoding, &self.columns) {
-            (Encoding::Json, Some(columns)) => {
-                let metadata = json!({"resourceVersion": object.revision.to_string()});
-                let rows = vec![row(columns, &self.versioned(object), self.include, Timestamp::now())];
-                json_answer(code, table(metadata, Some(columns), rows).to_string())
-            }
+            (Encoding::Json, Some(columns)) => json_answer(code, self.table(object, columns, true)),
             (Encoding::Json, None) => json_answer(code, self.json(object)),
             (Encoding::Yaml, _) => match self.accept.representation {
                 Representation::Metadata => yaml_or_json(code, self.accept, &partial(&object.value)),
@@ -82,50 +95,54 @@ impl View {
     }
 
     /// Answers with a list.
-    pub(crate) fn answer_list(&self, metadata: Value, objects: &[Arc<Object>]) -> Response {
-        if let Some(columns) = &self.columns {
-            let now = Timestamp::now();
-            let rows = objects.iter().map(|object| row(columns, &self.versioned(object), self.include, now)).collect();
-            return yaml_or_json(StatusCode::OK, self.accept, &table(metadata, Some(columns), rows));
-        }
-        let partial_list = self.accept.representation == Representation::Metadata;
-        let (kind, api_version) = if partial_list {
-            ("PartialObjectMetadataList", "meta.k8s.io/v1".to_owned())
-        } else {
-            (self.served.definition.list_kind.as_str(), self.served.api_version(&self.version))
-        };
-        let head = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
+    pub(crate) fn answer_list(self, metadata: Value, objects: Vec<Arc<Object>>) -> Response {
         if self.accept.encoding == Encoding::Yaml {
-            let items = objects
-                .iter()
-                .map(|object| if partial_list { partial(&object.value) } else { self.versioned(object).into_owned() });
-            let mut list = head;
-            list["items"] = items.collect();
-            return yaml_or_json(StatusCode::OK, self.accept, &list);
+            return self.yaml_list(metadata, &objects);
         }
-        let items: Vec<Bytes> = objects.iter().map(|object| self.json(object)).collect();
-        let mut text = head.to_string().into_bytes();
-        text.pop();
-        text.reserve(items.iter().map(|item| item.len() + 1).sum::<usize>() + 16);
-        text.extend_from_slice(b",\"items\":[");
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                text.push(b',');
+        let body = match self.columns.clone() {
+            Some(columns) => {
+                let now = Timestamp::now();
+                list_body(Table::head(metadata, &columns), objects, move |chunk, object| {
+                    let value = self.versioned(object);
+                    let row = Row::new(&columns, &value, self.include, now);
+                    // Neither memory nor JSON values can fail to be written.
+                    let _ = serde_json::to_writer(chunk, &row);
+                })
             }
-            text.extend_from_slice(item);
+            None => {
+                let mut head = self.list_head(metadata).to_string();
+                head.truncate(head.len() - "}".len());
+                list_body(head + ",\"items\":[", objects, move |chunk, object| chunk.extend_from_slice(&self.json(object)))
+            }
+        };
+        json_answer_of(StatusCode::OK, body)
+    }
+
+    /// A list but for its items.
+    fn list_head(&self, metadata: Value) -> Value {
+        match self.accept.representation {
+            Representation::Metadata => {
+                json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": metadata})
+            }
+            _ => json!({"apiVersion": self.api_version, "kind": self.served.definition.list_kind, "metadata": metadata}),
         }
-        text.extend_from_slice(b"]}");
-        json_answer(StatusCode::OK, text)
+    }
+
+    /// A list in YAML, which has no Tables here. It is for a person's eyes, and so built as a whole.
+    fn yaml_list(&self, metadata: Value, objects: &[Arc<Object>]) -> Response {
+        let partial_list = self.accept.representation == Representation::Metadata;
+        let item = |object: &Arc<Object>| {
+            if partial_list { partial(&object.value) } else { self.versioned(object).into_owned() }
+        };
+        let mut list = self.list_head(metadata);
+        list["items"] = objects.iter().map(item).collect();
+        yaml_or_json(StatusCode::OK, self.accept, &list)
     }
 
     /// The `object` of a watch event. Only the first Table of a stream carries the column definitions.
     pub(crate) fn event_object(&self, object: &Object, first: bool) -> Bytes {
         match &self.columns {
-            Some(columns) => {
-                let metadata = json!({"resourceVersion": object.revision.to_string()});
-                let rows = vec![row(columns, &self.versioned(object), self.include, Timestamp::now())];
-                table(metadata, first.then_some(columns), rows).to_string().into()
-            }
+            Some(columns) => self.table(object, columns, first).into(),
             None => self.json(object),
         }
     }
@@ -137,14 +154,11 @@ impl View {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let value = match (&self.columns, self.accept.representation) {
-            (Some(_), _) => table(metadata, None, Vec::new()),
+            (Some(_), _) => return Table::new(metadata, None, Vec::new()).to_string().into(),
             (None, Representation::Metadata) => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
-            (None, _) => {
-                let api_version = self.served.api_version(&self.version);
-                json!({"kind": self.served.definition.kind, "apiVersion": api_version, "metadata": metadata})
-            }
+            (None, _) => json!({"kind": self.served.definition.kind, "apiVersion": self.api_version, "metadata": metadata}),
         };
         value.to_string().into()
     }

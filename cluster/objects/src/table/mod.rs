@@ -6,8 +6,11 @@ mod custom;
 pub mod duration;
 pub mod jsonpath;
 
+use std::fmt;
+
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 use crate::resource::GroupVersionKind;
 
@@ -90,28 +93,47 @@ impl IncludeObject {
     }
 }
 
-/// One row: cells and object.
-pub fn row(columns: &Columns, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let mut row = json!({"cells": columns.cells(object, now)});
-    match include {
-        IncludeObject::None => {}
-        IncludeObject::Metadata => {
-            row["object"] =
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata(object)});
-        }
-        IncludeObject::Object => row["object"] = object.clone(),
-    }
-    if let Some(condition) = completed(object) {
-        row["conditions"] = json!([condition]);
-    }
-    row
+/// One row: cells and object. It is written without being built first, as there may be ten thousand of them.
+#[derive(Serialize)]
+pub struct Row<'a> {
+    cells: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    object: Option<RowObject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<[Value; 1]>,
 }
 
-/// An object's metadata without `managedFields`, which no reader of tables asks for and which are most of its bytes.
-fn metadata(object: &Value) -> Value {
-    let fields = object.get("metadata").and_then(Value::as_object).into_iter().flatten();
-    let kept = fields.filter(|(name, _)| *name != "managedFields").map(|(name, value)| (name.clone(), value.clone()));
-    Value::Object(kept.collect())
+#[derive(Serialize)]
+#[serde(untagged)]
+enum RowObject<'a> {
+    Partial {
+        kind: &'static str,
+        #[serde(rename = "apiVersion")]
+        api_version: &'static str,
+        #[serde(serialize_with = "without_managed_fields")]
+        metadata: Option<&'a Map<String, Value>>,
+    },
+    Whole(&'a Value),
+}
+
+impl<'a> Row<'a> {
+    /// The row of an object. `now` is what AGE counts to.
+    pub fn new(columns: &Columns, object: &'a Value, include: IncludeObject, now: Timestamp) -> Self {
+        let metadata = || object.get("metadata").and_then(Value::as_object);
+        let shown = match include {
+            IncludeObject::None => None,
+            IncludeObject::Metadata => {
+                Some(RowObject::Partial { kind: "PartialObjectMetadata", api_version: "meta.k8s.io/v1", metadata: metadata() })
+            }
+            IncludeObject::Object => Some(RowObject::Whole(object)),
+        };
+        Self { cells: columns.cells(object, now), object: shown, conditions: completed(object).map(|condition| [condition]) }
+    }
+}
+
+/// No reader of tables asks for managed fields, and they are most of the metadata's bytes.
+fn without_managed_fields<S: Serializer>(metadata: &Option<&Map<String, Value>>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(metadata.iter().flat_map(|fields| fields.iter()).filter(|(name, _)| *name != "managedFields"))
 }
 
 /// Rows of pods that are done say so, for clients that grey them out.
@@ -119,7 +141,7 @@ fn completed(object: &Value) -> Option<Value> {
     if object.get("kind").is_none_or(|kind| kind != "Pod") {
         return None;
     }
-    let message = match object.pointer("/status/phase").and_then(Value::as_str)? {
+    let message = match object.get("status")?.get("phase")?.as_str()? {
         "Succeeded" => "The pod has completed successfully.",
         "Failed" => "The pod failed.",
         _ => return None,
@@ -127,11 +149,40 @@ fn completed(object: &Value) -> Option<Value> {
     Some(json!({"type": "Completed", "status": "True", "reason": object["status"]["phase"], "message": message}))
 }
 
-/// A whole Table. `list_metadata` is the list's `metadata` (`resourceVersion`, `continue`); watch events and later chunks leave
-/// the column definitions out as Kubernetes does.
-pub fn table(list_metadata: Value, columns: Option<&Columns>, rows: Vec<Value>) -> Value {
-    let definitions = columns.map_or(Value::Null, Columns::definitions);
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata, "columnDefinitions": definitions, "rows": rows})
+/// A whole Table.
+#[derive(Serialize)]
+pub struct Table<'a> {
+    kind: &'static str,
+    #[serde(rename = "apiVersion")]
+    api_version: &'static str,
+    metadata: Value,
+    #[serde(rename = "columnDefinitions")]
+    column_definitions: Value,
+    /// The last field, so that a long list can be written row by row after [`Table::head`].
+    rows: Vec<Row<'a>>,
+}
+
+impl<'a> Table<'a> {
+    /// `list_metadata` is the list's `metadata` (`resourceVersion`, `continue`); watch events and later chunks leave the column
+    /// definitions out as Kubernetes does.
+    pub fn new(list_metadata: Value, columns: Option<&Columns>, rows: Vec<Row<'a>>) -> Self {
+        let column_definitions = columns.map_or(Value::Null, Columns::definitions);
+        Self { kind: "Table", api_version: "meta.k8s.io/v1", metadata: list_metadata, column_definitions, rows }
+    }
+
+    /// JSON up to the first row; rows with commas between them and `]}` have to follow.
+    pub fn head(list_metadata: Value, columns: &Columns) -> String {
+        let mut text = Self::new(list_metadata, Some(columns), Vec::new()).to_string();
+        text.truncate(text.len() - "]}".len());
+        text
+    }
+}
+
+/// JSON.
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Columns, IncludeObject, row, table};
+use super::{Columns, IncludeObject, Row, Table};
 use crate::resource::GroupVersionKind;
 
 fn now() -> Timestamp {
@@ -126,8 +126,12 @@ fn custom_resources() {
 fn a_table() {
     let columns = Columns::builtin(&GroupVersionKind::new("", "v1", "Namespace"));
     let namespace = json!({"kind": "Namespace", "metadata": {"name": "a", "managedFields": []}, "status": {"phase": "Active"}});
-    let rows = vec![row(&columns, &namespace, IncludeObject::Metadata, now())];
-    let table = table(json!({"resourceVersion": "1"}), Some(&columns), rows);
+    let row = || Row::new(&columns, &namespace, IncludeObject::Metadata, now());
+    let metadata = || json!({"resourceVersion": "1"});
+    let whole = Table::new(metadata(), Some(&columns), vec![row(), row()]).to_string();
+    let row_by_row = serde_json::to_string(&row()).unwrap();
+    assert_eq!(whole, format!("{}{row_by_row},{row_by_row}]}}", Table::head(metadata(), &columns)));
+    let table: Value = serde_json::from_str(&whole).unwrap();
     assert_eq!(table["rows"][0]["cells"], json!(["a", "Active", "<unknown>"]));
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     assert_eq!(table["rows"][0]["object"]["metadata"], json!({"name": "a"}));

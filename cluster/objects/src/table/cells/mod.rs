@@ -22,9 +22,9 @@ pub(super) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The value at a JSON pointer.
-    fn at(self, pointer: &str) -> Option<&'a Value> {
-        self.object.pointer(pointer).filter(|value| !value.is_null())
+    /// The value at a path of fields, if there is one.
+    fn at(self, path: &str) -> Option<&'a Value> {
+        at(self.object, path).filter(|value| !value.is_null())
     }
 
     fn text(self, pointer: &str) -> &'a str {
@@ -68,6 +68,12 @@ impl<'a> Row<'a> {
     fn count(self, pointer: &str) -> usize {
         self.at(pointer).and_then(Value::as_object).map(serde_json::Map::len).unwrap_or_default()
     }
+}
+
+/// The value at a path of fields, `/spec/replicas`. Unlike `Value::pointer`, which knows escapes, it allocates nothing: a list of
+/// ten thousand pods asks a quarter of a million times.
+fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('/').skip(1).try_fold(value, |value, field| value.get(field))
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {

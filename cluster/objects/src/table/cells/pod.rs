@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{NONE, Row, text};
+use super::{NONE, Row, at, text};
 use crate::table::duration;
 
 pub(in crate::table) fn cells(row: Row<'_>) -> Vec<Value> {
@@ -40,7 +40,7 @@ struct Restarts {
 impl Restarts {
     fn add(&mut self, status: &Value) {
         self.count += status.get("restartCount").and_then(Value::as_i64).unwrap_or_default();
-        let finished = status.pointer("/lastState/terminated/finishedAt").and_then(Value::as_str);
+        let finished = at(status, "/lastState/terminated/finishedAt").and_then(Value::as_str);
         let finished = finished.and_then(|time| time.parse().ok());
         self.last = self.last.max(finished);
     }
@@ -90,8 +90,8 @@ impl Summary {
             if sidecar {
                 sidecar_restarts.add(status);
             }
-            let terminated = status.pointer("/state/terminated");
-            let waiting = status.pointer("/state/waiting").map(|waiting| text(waiting, "reason")).unwrap_or_default();
+            let terminated = at(status, "/state/terminated");
+            let waiting = at(status, "/state/waiting").map(|waiting| text(waiting, "reason")).unwrap_or_default();
             if terminated.is_some_and(|terminated| terminated.get("exitCode").is_none_or(|code| code == 0)) {
                 continue;
             }
@@ -114,12 +114,12 @@ impl Summary {
         let mut running = false;
         for status in row.list("/status/containerStatuses").iter().rev() {
             self.restarts.add(status);
-            let waiting = status.pointer("/state/waiting").map(|waiting| text(waiting, "reason")).unwrap_or_default();
+            let waiting = at(status, "/state/waiting").map(|waiting| text(waiting, "reason")).unwrap_or_default();
             if !waiting.is_empty() {
                 waiting.clone_into(&mut self.status);
-            } else if let Some(terminated) = status.pointer("/state/terminated") {
+            } else if let Some(terminated) = at(status, "/state/terminated") {
                 self.status = termination(terminated);
-            } else if is_ready(status) && status.pointer("/state/running").is_some() {
+            } else if is_ready(status) && at(status, "/state/running").is_some() {
                 running = true;
                 self.ready += 1;
             }
