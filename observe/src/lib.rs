@@ -3,9 +3,13 @@
 //! Four programs, each a function that serves until it is told to end: [`prometheus`], [`jaeger`], [`grafana`] and [`kiali`].
 //! They know the network ([`meshlab_net::Net`]) and the Kubernetes API, and neither the mesh nor the cluster.
 
+mod access_logs;
 mod client;
 mod dashboards;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod graph;
+mod inventory;
 mod manifests;
 mod metrics;
 mod pages;
@@ -16,5 +20,5 @@ mod traces;
 pub use dashboards::{GrafanaOptions, grafana};
 pub use graph::{KialiOptions, kiali};
 pub use manifests::manifests;
-pub use metrics::{Limits, PrometheusOptions, prometheus};
+pub use metrics::{Limits, PrometheusOptions, StaticTarget, prometheus, prometheus_of};
 pub use traces::{JaegerOptions, TraceLimits, jaeger};

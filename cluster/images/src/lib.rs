@@ -4,6 +4,8 @@
 //! Everything here runs on the container's own file system, process table and network; nothing reaches the host's.
 
 mod curl;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod httpbin;
 mod nginx;

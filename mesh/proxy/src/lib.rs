@@ -23,6 +23,8 @@ mod admin;
 mod cluster;
 mod drain;
 mod flags;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod identity;
 mod io;

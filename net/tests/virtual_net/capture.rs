@@ -251,9 +251,8 @@ async fn a_full_disk_ends_the_recording_and_not_the_traffic() {
     assert_eq!(who(&client, "10.244.0.3:80").await.unwrap(), "server");
 }
 
-/// Run with `cargo test -p meshlab-net -- --ignored` where Wireshark's command line is installed.
+/// Wireshark's command line is installed by `.ci/install-tools`.
 #[tokio::test]
-#[ignore = "needs tshark"]
 async fn wireshark_follows_the_stream_and_finds_nothing_to_complain_about() {
     let network = network();
     let (client, server) = (pod(&network, "10.244.0.2", "client"), pod(&network, "10.244.0.3", "server"));
@@ -278,7 +277,8 @@ async fn wireshark_follows_the_stream_and_finds_nothing_to_complain_about() {
 
     let tshark = |arguments: &[&str]| {
         let checks = ["-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-r"];
-        let output = std::process::Command::new("tshark").args(checks).arg(&path).args(arguments).output().unwrap();
+        let output = std::process::Command::new("tshark").args(checks).arg(&path).args(arguments).output();
+        let output = output.expect("tshark is installed (.ci/install-tools does it)");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };

@@ -3,6 +3,8 @@
 mod api;
 mod chunk;
 mod exposition;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod labels;
 mod matcher;
 mod page;
@@ -64,6 +66,36 @@ pub async fn prometheus<N: Net>(
         result = run(net, options, targets, shutdown) => result,
         () = target::follow_pods(client, sender) => Err(io::Error::other("the watch of pods has ended")),
     }
+}
+
+/// A place that answers with metrics and is no pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticTarget {
+    /// Label `job`.
+    pub job: String,
+    /// Where it listens; also label `instance`.
+    pub address: SocketAddr,
+    /// `/metrics`
+    pub path: String,
+}
+
+/// Serves a Prometheus that scrapes `targets` alone, until `shutdown`.
+///
+/// # Errors
+/// As of [`prometheus`].
+pub async fn prometheus_of<N: Net>(
+    net: N,
+    targets: Vec<StaticTarget>,
+    options: PrometheusOptions,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let target = |target: StaticTarget| Target {
+        path: target.path,
+        ..Target::fixed(&target.job, &target.address.to_string(), target.address)
+    };
+    let targets = Targets::from([(String::new(), targets.into_iter().map(target).collect())]);
+    let (_sender, targets) = watch::channel(targets);
+    run(net, options, targets, shutdown).await
 }
 
 /// Serves and scrapes `targets`, and itself.

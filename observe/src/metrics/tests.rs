@@ -191,23 +191,3 @@ async fn the_pages_show_a_query_and_the_targets_and_are_harmless() {
         assert_harmless(&html);
     }
 }
-
-/// Prometheus' own client reads what we answer (Debian's package `prometheus` has it).
-#[tokio::test]
-#[ignore = "needs promtool"]
-async fn promtool_understands_the_api() {
-    let lab = lab().await;
-    lab.until("/api/v1/query?query=sum(istio_requests_total)", |text| text.contains("\"23\"")).await;
-    let url = format!("http://{}", lab.api);
-    let run = async |arguments: &[&str]| {
-        let output = tokio::process::Command::new("promtool").args(arguments).output().await.expect("promtool is installed");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    assert!(run(&["query", "instant", &url, "sum(istio_requests_total)"]).await.starts_with("{} => 23 @["));
-    let range = run(&["query", "range", "--step=1s", &url, "sum by (reporter) (istio_requests_total)"]).await;
-    assert!(range.contains("{reporter=\"destination\"} =>"), "{range}");
-    let series = run(&["query", "series", "--match=istio_requests_total", &url]).await;
-    assert_eq!(series.lines().count(), 2, "{series}");
-    assert_eq!(run(&["query", "labels", &url, "response_code"]).await, "200\n503\n");
-}

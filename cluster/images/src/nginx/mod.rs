@@ -29,6 +29,15 @@ const CONFIG: &str = "/etc/nginx/nginx.conf";
 /// Lines of the access log that may wait to be written.
 const LOG_LINES: usize = 1024;
 
+/// Reads a configuration, as at the start and at `nginx -t`.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn load(fs: &meshlab_program::FileSystem, path: &str) {
+    let _ = Config::load(fs, path);
+    if let Ok(text) = fs.read_text(path) {
+        let _ = syntax::check_globals(&text);
+    }
+}
+
 /// The image `nginx`.
 pub fn nginx() -> Arc<Image> {
     Image::builder()

@@ -159,5 +159,15 @@ impl Shell {
     }
 }
 
+/// Gives a text to every parser of the shell.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse_all(text: &str) {
+    let _ = parse::program(text);
+    let _ = parse::word(text);
+    let _ = parse::unquoted(text);
+    let _ = parse::braces(text);
+    let _ = parse::arithmetic(text);
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,6 @@ use crate::metrics::exposition;
 use crate::metrics::labels::{NAME, pair};
 use crate::metrics::tsdb::Limits;
 
-mod parity;
-
 /// Adds samples every `step` from time 0 on; `None` is a scrape that does not have the series.
 fn load(tsdb: &Tsdb, step: Millis, series: &str, values: impl IntoIterator<Item = Option<f64>>) {
     let (name, pairs) = exposition::labels(series).unwrap();
