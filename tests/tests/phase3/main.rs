@@ -2,4 +2,3 @@
 
 mod lab;
 mod slice;
-mod text;

@@ -1,0 +1,270 @@
+//! HTTP/1.1 as it is on the wire: nothing is cleaned, so that a case decides about every byte.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::case::Request;
+use crate::upstream::{CASE_HEADER, more};
+
+/// No answer may take longer.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Nothing that is read here is longer.
+const MAXIMUM_HEAD: usize = 256 * 1024;
+
+/// A message's first line and headers.
+#[derive(Debug)]
+pub enum Head {
+    /// A request's.
+    Request {
+        /// Method.
+        method: String,
+        /// Target.
+        path: String,
+        /// Lines, names in lower case.
+        headers: Vec<(String, String)>,
+    },
+    /// A response's.
+    Response {
+        /// Code.
+        status: u16,
+        /// Lines, names in lower case.
+        headers: Vec<(String, String)>,
+    },
+}
+
+/// A body, and whether it ended as announced.
+#[derive(Debug, Default)]
+pub struct Body {
+    bytes: Vec<u8>,
+    /// It ended before its announced end.
+    pub truncated: bool,
+    /// Trailer lines.
+    pub trailers: Vec<(String, String)>,
+}
+
+impl Body {
+    /// As text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+/// What a client got.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// 0: no response.
+    pub status: u16,
+    /// Lines, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Body,
+    /// From the request's first byte to the response's last.
+    pub took: Duration,
+}
+
+/// A connection to a proxy.
+pub struct Connection {
+    stream: Box<dyn Io>,
+    buffer: Vec<u8>,
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+impl Connection {
+    /// Connects, with TLS if a configuration is given.
+    ///
+    /// # Errors
+    /// Nobody listens, or the handshake fails.
+    pub async fn open(address: SocketAddr, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        let stream: Box<dyn Io> = match tls {
+            None => Box::new(stream),
+            Some(config) => {
+                let name = rustls_pki_types::ServerName::try_from("server.default.svc.cluster.local")?;
+                Box::new(TlsConnector::from(config).connect(name, stream).await.context("TLS handshake")?)
+            }
+        };
+        Ok(Self { stream, buffer: Vec::new() })
+    }
+
+    /// Sends a request and reads the response. A connection that ends before a response is status 0.
+    ///
+    /// # Errors
+    /// The response is not HTTP, or does not come in time.
+    pub async fn exchange(&mut self, bytes: &[u8], head_only: bool) -> Result<Answer> {
+        let started = Instant::now();
+        // A proxy may answer and close before it has read all; the answer counts.
+        let _ = self.stream.write_all(bytes).await;
+        let answer = tokio::time::timeout(PATIENCE, self.read(head_only)).await.context("no answer in time")??;
+        Ok(Answer { took: started.elapsed(), ..answer })
+    }
+
+    async fn read(&mut self, head_only: bool) -> Result<Answer> {
+        loop {
+            let head = match read_head(&mut self.stream, &mut self.buffer).await {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(Answer::default()),
+                Err(error) if error.is::<std::io::Error>() => return Ok(Answer::default()),
+                Err(error) => return Err(error),
+            };
+            let Head::Response { status, headers } = head else { bail!("a request came back") };
+            if status == 100 {
+                continue;
+            }
+            let none = head_only || status == 204 || status == 304 || status < 200;
+            let body = if none {
+                Body::default()
+            } else {
+                read_body(&mut self.stream, &mut self.buffer, &headers, true).await?
+            };
+            return Ok(Answer { status, headers, body, took: Duration::ZERO });
+        }
+    }
+}
+
+/// The bytes of a request. `id` is put into [`CASE_HEADER`].
+pub fn encode(request: &Request, default_host: &str, id: &str, number: usize) -> Vec<u8> {
+    let fill = |text: &str| text.replace("$n", &number.to_string());
+    if let Some(raw) = &request.raw {
+        return fill(raw).replace("$id", id).into_bytes();
+    }
+    let mut text = format!("{} {} HTTP/1.1\r\n", request.method, fill(&request.path));
+    let host = request.host.as_deref().unwrap_or(default_host);
+    text.push_str(&format!("host: {}\r\n{CASE_HEADER}: {id}\r\n", fill(host)));
+    for (name, lines) in &request.headers {
+        for line in lines.all() {
+            text.push_str(&format!("{name}: {}\r\n", fill(line)));
+        }
+    }
+    match &request.body {
+        Some(body) if request.chunked => {
+            text.push_str("transfer-encoding: chunked\r\n\r\n");
+            if !body.is_empty() {
+                text.push_str(&format!("{:x}\r\n{body}\r\n", body.len()));
+            }
+            text.push_str("0\r\n\r\n");
+        }
+        Some(body) => text.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len())),
+        None => text.push_str("\r\n"),
+    }
+    text.into_bytes()
+}
+
+/// Reads a head. `None`: the stream ended before it.
+///
+/// # Errors
+/// It is not HTTP, or the connection broke.
+pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> Result<Option<Head>> {
+    loop {
+        if let Some(end) = find(buffer, b"\r\n\r\n") {
+            let head: Vec<u8> = buffer.drain(..end + 4).collect();
+            return parse(&head).map(Some);
+        }
+        if buffer.len() > MAXIMUM_HEAD {
+            bail!("a head without end");
+        }
+        if !more(stream, buffer).await? {
+            return Ok(None);
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Head> {
+    let mut space = [httparse::EMPTY_HEADER; 256];
+    let lines = |headers: &[httparse::Header<'_>]| -> Vec<(String, String)> {
+        let line = |header: &httparse::Header<'_>| {
+            (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned())
+        };
+        headers.iter().map(line).collect()
+    };
+    if bytes.starts_with(b"HTTP/") {
+        let mut response = httparse::Response::new(&mut space);
+        response.parse(bytes)?;
+        return Ok(Head::Response { status: response.code.unwrap_or(0), headers: lines(response.headers) });
+    }
+    let mut request = httparse::Request::new(&mut space);
+    request.parse(bytes)?;
+    let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
+    Ok(Head::Request { method: text(request.method), path: text(request.path), headers: lines(request.headers) })
+}
+
+/// Reads a body as its headers announce it; without an announcement a response goes on to the end of the stream.
+///
+/// # Errors
+/// The chunks are malformed.
+pub async fn read_body<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    headers: &[(String, String)],
+    response: bool,
+) -> Result<Body> {
+    let header: BTreeMap<&str, &str> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut body = Body::default();
+    if header.get("transfer-encoding").is_some_and(|coding| coding.contains("chunked")) {
+        read_chunks(stream, buffer, &mut body).await?;
+    } else if let Some(length) = header.get("content-length") {
+        let length: usize = length.parse().context("content-length")?;
+        while buffer.len() < length {
+            if !more(stream, buffer).await.unwrap_or(false) {
+                body.truncated = true;
+                break;
+            }
+        }
+        body.bytes = buffer.drain(..length.min(buffer.len())).collect();
+    } else if response {
+        while more(stream, buffer).await.unwrap_or(false) {}
+        body.bytes = std::mem::take(buffer);
+    }
+    Ok(body)
+}
+
+async fn read_chunks<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, body: &mut Body) -> Result<()> {
+    loop {
+        let Some(line) = read_line(stream, buffer).await? else {
+            body.truncated = true;
+            return Ok(());
+        };
+        let size = usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).context("chunk size")?;
+        if size == 0 {
+            while let Some(line) = read_line(stream, buffer).await? {
+                let Some((name, value)) = line.split_once(':') else { break };
+                body.trailers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            }
+            return Ok(());
+        }
+        while buffer.len() < size + 2 {
+            if !more(stream, buffer).await.unwrap_or(false) {
+                body.truncated = true;
+                body.bytes.extend(buffer.drain(..size.min(buffer.len())));
+                return Ok(());
+            }
+        }
+        body.bytes.extend(buffer.drain(..size));
+        buffer.drain(..2);
+    }
+}
+
+async fn read_line<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> Result<Option<String>> {
+    loop {
+        if let Some(end) = find(buffer, b"\r\n") {
+            let line: Vec<u8> = buffer.drain(..end + 2).collect();
+            return Ok(Some(String::from_utf8_lossy(&line[..end]).into_owned()));
+        }
+        if !more(stream, buffer).await.unwrap_or(false) {
+            return Ok(None);
+        }
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
