@@ -50,7 +50,7 @@ pub struct Scenario {
     /// MeshConfig fields, besides the file's.
     #[serde(default)]
     pub mesh: BTreeMap<String, Value>,
-    /// `spec.http` of a VirtualService for `app` (`hosts` if given), on the gateway or in the mesh.
+    /// `spec.http` of a VirtualService, on the gateway for `app.example`, in the mesh for the service `app`, or for `hosts`.
     pub http: Option<Value>,
     /// Hosts of that VirtualService.
     #[serde(default)]

@@ -234,7 +234,7 @@ impl Running<'_> {
         let mut tasks = Vec::new();
         for (id, number) in group {
             self.bench.upstreams.script(id, &self.case.upstream);
-            let bytes = encode(request, self.scenario.default_host(), id, *number);
+            let bytes = encode(request, self.scenario.default_host(self.subject), id, *number);
             let tls = request.identity.as_deref().map(|principal| self.bench.authority.client(principal)).transpose()?;
             let head_only = request.method == "HEAD";
             let mut task = tokio::spawn(async move {
@@ -278,7 +278,7 @@ impl Running<'_> {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             for index in 0..each {
                 let number = (client * each + index) as usize;
-                let bytes = encode(&self.case.request, self.scenario.default_host(), id, number);
+                let bytes = encode(&self.case.request, self.scenario.default_host(self.subject), id, number);
                 let answer: Answer = connection.exchange(&bytes, false).await?;
                 if answer.headers.iter().any(|(name, value)| name == "connection" && value == "close") || answer.status == 0 {
                     connection = Connection::open(address, None).await?;

@@ -63,7 +63,7 @@ impl World {
         for object in self.kubernetes() {
             sources.apply(&object)?;
         }
-        let own = scenario.resources()?;
+        let own = scenario.resources(subject)?;
         let mut istio = parse(&self.istio)?;
         if !own.iter().any(|object| object["kind"] == "Gateway") {
             istio.extend(parse(&self.gateway)?);
@@ -159,16 +159,17 @@ impl Scenario {
         self.proxy.unwrap_or(subject.proxy)
     }
 
-    /// The host of requests that name none.
-    pub fn default_host(&self) -> &str {
-        self.hosts.first().map_or("app", |host| host.strip_prefix("*.").map_or(host.as_str(), |_| "any.example"))
+    /// The host of its VirtualService and of requests, where it names none: at a gateway a name of its own, in the mesh a service.
+    pub fn default_host(&self, subject: &Subject) -> &str {
+        let default = if self.role(subject) == Role::Gateway { "app.example" } else { "app" };
+        self.hosts.first().map_or(default, String::as_str)
     }
 
-    fn resources(&self) -> Result<Vec<Value>> {
+    fn resources(&self, subject: &Subject) -> Result<Vec<Value>> {
         let mut out = parse(&self.istio)?;
         if let Some(http) = &self.http {
-            let hosts: Vec<&str> =
-                if self.hosts.is_empty() { vec!["app"] } else { self.hosts.iter().map(String::as_str).collect() };
+            let default = [self.default_host(subject).to_owned()];
+            let hosts = if self.hosts.is_empty() { default.as_slice() } else { &self.hosts };
             let gateways = ["web", "mesh"];
             out.push(json!({
                 "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
