@@ -18,6 +18,7 @@ pub use virtual_net::{
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -81,4 +82,24 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
     /// Where the client wanted to go, if this connection was redirected to us (`SO_ORIGINAL_DST`).
     fn original_destination(&self) -> Option<SocketAddr>;
+
+    /// Asks the other end now and then whether it is still there (`SO_KEEPALIVE`). A network that always knows does nothing.
+    ///
+    /// # Errors
+    /// The operating system does not take the settings.
+    fn set_keepalive(&self, settings: &Keepalive) -> io::Result<()> {
+        let _ = settings;
+        Ok(())
+    }
+}
+
+/// TCP keep-alive; what is not set is as the operating system has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How long nothing must have come before the first probe.
+    pub time: Option<Duration>,
+    /// Between probes.
+    pub interval: Option<Duration>,
+    /// Unanswered probes after which the connection is given up.
+    pub probes: Option<u32>,
 }

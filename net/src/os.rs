@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::{Listener, Net, Stream};
+use crate::{Keepalive, Listener, Net, Stream};
 
 /// As many connections may wait to be accepted; the usual `somaxconn` is 4096, and the kernel takes the smaller one.
 const BACKLOG: u32 = 1024;
@@ -135,6 +135,22 @@ impl Stream for OsStream {
     fn original_destination(&self) -> Option<SocketAddr> {
         self.original_destination
     }
+
+    fn set_keepalive(&self, settings: &Keepalive) -> io::Result<()> {
+        let mut keepalive = socket2::TcpKeepalive::new();
+        if let Some(time) = settings.time {
+            keepalive = keepalive.with_time(time);
+        }
+        if let Some(interval) = settings.interval {
+            keepalive = keepalive.with_interval(interval);
+        }
+        // Windows counts probes by itself.
+        #[cfg(unix)]
+        if let Some(probes) = settings.probes {
+            keepalive = keepalive.with_retries(probes);
+        }
+        socket2::SockRef::from(&self.stream).set_tcp_keepalive(&keepalive)
+    }
 }
 
 impl AsyncRead for OsStream {
@@ -193,6 +209,21 @@ mod tests {
         let mut listener = OsNet.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let _client = OsNet.connect_from("127.0.0.6".parse().unwrap(), listener.local_addr()).await.unwrap();
         assert_eq!(listener.accept().await.unwrap().peer_addr().ip().to_string(), "127.0.0.6");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn keep_alive_is_what_was_asked_for() {
+        let listener = OsNet.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let client = OsNet.connect(listener.local_addr()).await.unwrap();
+        let seconds = std::time::Duration::from_secs;
+        let settings = Keepalive { time: Some(seconds(50)), interval: Some(seconds(7)), probes: Some(3) };
+        client.set_keepalive(&settings).unwrap();
+        let socket = socket2::SockRef::from(&client.stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), seconds(50));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), seconds(7));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
     }
 
     #[tokio::test]

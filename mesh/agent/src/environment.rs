@@ -1,6 +1,7 @@
 //! What the agent learns from its arguments, its environment and the files mounted into its container.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meshlab_proxy::TrailAccess;
@@ -42,6 +43,8 @@ pub enum EnvironmentError {
 /// How the agent runs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Environment {
+    /// All variables of the container.
+    pub(crate) variables: Arc<BTreeMap<String, String>>,
     /// Who the proxy is.
     pub(crate) node: Node,
     /// `host:port` of istiod.
@@ -122,6 +125,7 @@ impl Environment {
         let control_plane = set("discoveryAddress").unwrap_or_else(|| "istiod.istio-system.svc:15012".into());
         let parse_port = |port: &Value| port.as_u64().and_then(|port| u16::try_from(port).ok());
         Ok(Self {
+            variables: Arc::new(env.clone()),
             node,
             ca: text("CA_ADDR").unwrap_or_else(|| control_plane.clone()),
             control_plane,

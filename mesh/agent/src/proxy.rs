@@ -22,7 +22,14 @@ impl<N: Net> Running<N> {
     pub(crate) fn start(net: N, environment: &Environment, stdout: Arc<dyn Fn(&str) + Send + Sync>, quit: Arc<Notify>) -> Self {
         let access_log = Arc::new(move |line: &str| stdout(line));
         let trail = environment.trail.clone();
-        let options = ProxyOptions { node_id: environment.node_id(), access_log, quit, trail, ..ProxyOptions::default() };
+        let options = ProxyOptions {
+            node_id: environment.node_id(),
+            environment: environment.variables.clone(),
+            access_log,
+            quit,
+            trail,
+            ..ProxyOptions::default()
+        };
         Self { proxy: Arc::new(Proxy::start(net, options)) }
     }
 

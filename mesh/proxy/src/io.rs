@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use meshlab_net::{Listener, Net, Stream};
+use meshlab_net::{Keepalive, Listener, Net, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What the proxy reads from and writes to.
@@ -42,7 +42,12 @@ pub(crate) trait Socket: Send {
 /// [`Net`] without its type parameters.
 pub(crate) trait Network: Send + Sync + 'static {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Socket>>>;
-    fn connect(&self, source: Option<IpAddr>, address: SocketAddr) -> BoxFuture<'_, io::Result<Connected>>;
+    fn connect(
+        &self,
+        source: Option<IpAddr>,
+        address: SocketAddr,
+        keepalive: Option<Keepalive>,
+    ) -> BoxFuture<'_, io::Result<Connected>>;
     fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
 }
 
@@ -75,12 +80,23 @@ impl<N: Net> Network for Erased<N> {
         async move { Ok(Box::new(ErasedListener(self.0.listen(address).await?)) as Box<dyn Socket>) }.boxed()
     }
 
-    fn connect(&self, source: Option<IpAddr>, address: SocketAddr) -> BoxFuture<'_, io::Result<Connected>> {
+    fn connect(
+        &self,
+        source: Option<IpAddr>,
+        address: SocketAddr,
+        keepalive: Option<Keepalive>,
+    ) -> BoxFuture<'_, io::Result<Connected>> {
         async move {
             let stream = match source {
                 Some(source) => self.0.connect_from(source, address).await?,
                 None => self.0.connect(address).await?,
             };
+            if let Some(keepalive) = &keepalive
+                && let Err(error) = stream.set_keepalive(keepalive)
+            {
+                // The connection is as good as without it; Envoy too goes on and logs it.
+                tracing::warn!(%address, %error, "keep-alive cannot be set");
+            }
             Ok(Connected { local: stream.local_addr(), io: Box::new(stream) })
         }
         .boxed()

@@ -1,5 +1,6 @@
 //! What the host of a proxy decides: names, limits, where logs and spans go, who may ask for a decision trail.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use crate::telemetry::span::Span;
 pub struct ProxyOptions {
     /// Its identity as a node: `sidecar~10.244.0.7~reviews-v1-abc.default~default.svc.cluster.local`.
     pub node_id: String,
+    /// The environment variables of its container, which logs (`%ENVIRONMENT(X)%`) and custom tags may show.
+    pub environment: Arc<BTreeMap<String, String>>,
     /// Where the administration interface listens. `None`: nowhere.
     pub admin_address: Option<SocketAddr>,
     /// Where access log lines go.
@@ -29,6 +32,7 @@ impl Default for ProxyOptions {
     fn default() -> Self {
         Self {
             node_id: "sidecar~127.0.0.1~proxy.default~default.svc.cluster.local".to_owned(),
+            environment: Arc::default(),
             admin_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
             access_log: Arc::new(|_: &str| {}),
             span_sink: None,

@@ -80,7 +80,9 @@ impl Snapshot {
         let telemetry = if same(&self.config.telemetry, &wanted.telemetry) && self.version > 0 {
             self.telemetry.clone()
         } else {
-            let (telemetry, problems) = Telemetry::new(wanted.telemetry.clone(), &proxy.options.node_id, &proxy.metrics.peers);
+            let (mut telemetry, problems) =
+                Telemetry::new(wanted.telemetry.clone(), &proxy.options.node_id, &proxy.metrics.peers);
+            telemetry.environment = proxy.options.environment.clone();
             if !problems.is_empty() {
                 errors.add("telemetry", "telemetry", problems.join("; "));
             }

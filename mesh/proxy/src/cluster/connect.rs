@@ -3,8 +3,10 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use meshlab_proxy_config::ProxyProtocol;
+use meshlab_net::Keepalive;
+use meshlab_proxy_config::{ProxyProtocol, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -77,7 +79,8 @@ async fn open_untimed(
     client: Option<ClientAddresses>,
 ) -> Result<Transport, ConnectError> {
     let source = source(&cluster.config.name, host.address);
-    let connecting = cluster.shared.network.connect(source, host.address);
+    let keepalive = cluster.config.tcp_keepalive.as_ref().map(keepalive);
+    let connecting = cluster.shared.network.connect(source, host.address, keepalive);
     let Connected { mut io, local } = connecting.await.map_err(|error| ConnectError::Tcp(tcp_reason(&error)))?;
     if let (Some(version), Some(client)) = (cluster.config.proxy_protocol, client) {
         io.write_all(&proxy_header(version, client)).await.map_err(|error| ConnectError::Tcp(tcp_reason(&error)))?;
@@ -93,6 +96,11 @@ async fn open_untimed(
     let peer_certificate =
         stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(PeerCertificate::parse).map(Arc::new);
     Ok(Transport { io: Box::new(stream), local, peer_certificate, mesh: tls.mesh })
+}
+
+fn keepalive(config: &TcpKeepalive) -> Keepalive {
+    let seconds = |seconds: Option<u32>| seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    Keepalive { time: seconds(config.time_s), interval: seconds(config.interval_s), probes: config.probes }
 }
 
 /// A sidecar reaches its own application from 127.0.0.6: the redirection rules know that address, and would send a connection from

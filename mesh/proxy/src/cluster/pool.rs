@@ -20,8 +20,8 @@ use crate::options::milliseconds;
 use crate::tls::client::Inner;
 use crate::tls::peer::PeerCertificate;
 
-/// Idle connections that are handed over without ever waiting for a lock: a slot that is busy is passed over.
-const SLOTS: usize = 16;
+/// Stacks of idle connections: more than there are threads that could have one in hand at once, on most machines.
+const STACKS: usize = 16;
 
 /// The connections of one host.
 #[derive(Default)]
@@ -36,12 +36,13 @@ pub(crate) struct Pool {
     freed: Notify,
 }
 
+/// Idle connections. A stack that somebody else has in hand is passed over, so that nobody ever waits for it.
 #[derive(Default)]
 struct Idle {
-    slots: [Mutex<Option<Http1>>; SLOTS],
+    stacks: [Mutex<Vec<Http1>>; STACKS],
     occupied: AtomicUsize,
+    /// The stack that was used last: as long as nobody is in the way, the connection used last is used next.
     hint: AtomicUsize,
-    overflow: Mutex<Vec<Http1>>,
 }
 
 /// What is known of an upstream connection.
@@ -85,7 +86,7 @@ impl From<ConnectError> for PoolError {
 /// How idle connections are looked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Search {
-    /// Slots that somebody else looks at are passed over.
+    /// Stacks that somebody else has in hand are passed over.
     Quick,
     /// Nothing is passed over: the caller is about to wait, and must not miss what is there.
     Thorough,
@@ -97,52 +98,40 @@ impl Idle {
             return None;
         }
         let start = self.hint.load(Ordering::Relaxed);
-        for offset in 0..SLOTS {
-            let index = (start + SLOTS - offset) % SLOTS;
-            let slot = match search {
-                Search::Quick => self.slots[index].try_lock(),
-                Search::Thorough => Some(self.slots[index].lock()),
+        for offset in 0..STACKS {
+            let index = (start + offset) % STACKS;
+            let stack = match search {
+                Search::Quick => self.stacks[index].try_lock(),
+                Search::Thorough => Some(self.stacks[index].lock()),
             };
-            if let Some(mut slot) = slot
-                && let Some(connection) = slot.take()
-            {
+            if let Some(connection) = stack.and_then(|mut stack| stack.pop()) {
                 self.occupied.fetch_sub(1, Ordering::AcqRel);
                 return Some(connection);
             }
         }
-        let connection = self.overflow.lock().pop()?;
-        self.occupied.fetch_sub(1, Ordering::AcqRel);
-        Some(connection)
+        None
     }
 
     fn push(&self, connection: Http1) {
-        let start = self.hint.load(Ordering::Relaxed);
         self.occupied.fetch_add(1, Ordering::AcqRel);
-        for offset in 0..SLOTS {
-            let index = (start + offset) % SLOTS;
-            if let Some(mut slot) = self.slots[index].try_lock()
-                && slot.is_none()
-            {
-                *slot = Some(connection);
+        let mut index = self.hint.load(Ordering::Relaxed);
+        loop {
+            if let Some(mut stack) = self.stacks[index].try_lock() {
+                stack.push(connection);
                 self.hint.store(index, Ordering::Relaxed);
                 return;
             }
+            index = (index + 1) % STACKS;
         }
-        self.overflow.lock().push(connection);
     }
 
     fn retain(&self, mut keep: impl FnMut(&Http1) -> bool) {
-        for slot in &self.slots {
-            let mut slot = slot.lock();
-            if slot.as_ref().is_some_and(|connection| !keep(connection)) {
-                *slot = None;
-                self.occupied.fetch_sub(1, Ordering::AcqRel);
-            }
+        for stack in &self.stacks {
+            let mut stack = stack.lock();
+            let before = stack.len();
+            stack.retain(&mut keep);
+            self.occupied.fetch_sub(before - stack.len(), Ordering::AcqRel);
         }
-        let mut overflow = self.overflow.lock();
-        let before = overflow.len();
-        overflow.retain(|connection| keep(connection));
-        self.occupied.fetch_sub(before - overflow.len(), Ordering::AcqRel);
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) fn finish(proxy: &Arc<Shared>, view: View<'_>, open: OpenSpan) {
     for (name, custom) in &tracing.custom_tags {
         let value = match custom {
             CustomTag::Literal(value) => value.clone(),
-            CustomTag::Environment { name, default } => std::env::var(name).unwrap_or_else(|_| default.clone()),
+            CustomTag::Environment { name, default } => view.telemetry.environment.get(name).unwrap_or(default).clone(),
             CustomTag::Header { name, default } => HeaderName::from_bytes(name.as_bytes())
                 .ok()
                 .and_then(|name| text(view.request_header(&name)))

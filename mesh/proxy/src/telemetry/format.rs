@@ -219,7 +219,10 @@ fn parse_operator(text: &str) -> Piece {
     use Simple as S;
     let simple = |simple| Operator::Simple(simple);
     let operator = match (name, argument) {
-        ("START_TIME", format) => Operator::StartTime(format.map(str::to_owned)),
+        // Envoy's own digits of fractions of seconds.
+        ("START_TIME", format) => {
+            Operator::StartTime(format.map(|format| format.replace("%E3S", "%S%.3f").replace("%E6S", "%S%.6f")))
+        }
         ("REQ", Some(names)) => Operator::Request(places(names)),
         ("REQ_WITHOUT_QUERY", Some(names)) => Operator::RequestWithoutQuery(places(names)),
         ("RESP", Some(names)) => Operator::Response(names.split('?').filter_map(|name| header_name(name).ok()).collect()),
@@ -353,12 +356,12 @@ impl Operator {
                 }
                 None => false,
             },
-            Self::Environment(name) => match std::env::var(name) {
-                Ok(value) => {
-                    out.push_str(&value);
+            Self::Environment(name) => match view.telemetry.environment.get(name) {
+                Some(value) => {
+                    out.push_str(value);
                     true
                 }
-                Err(_) => false,
+                None => false,
             },
             Self::Simple(simple) => simple.write(view, out).is_some(),
             Self::Absent => false,
@@ -462,12 +465,12 @@ fn grpc_name(status: u32) -> &'static str {
 
 fn write_time(time: std::time::SystemTime, format: Option<&str>, out: &mut String) -> bool {
     let Ok(timestamp) = jiff::Timestamp::try_from(time) else { return false };
-    // Envoy's own digits of fractions of seconds.
-    let format = match format {
-        None => "%Y-%m-%dT%H:%M:%S%.3fZ".to_owned(),
-        Some(format) => format.replace("%E3S", "%S%.3f").replace("%E6S", "%S%.6f"),
+    let Some(format) = format else {
+        // The default is in every line of Istio's logs. Writing to a string cannot fail.
+        let _ = write!(out, "{timestamp:.3}");
+        return true;
     };
-    match jiff::fmt::strtime::format(&format, &timestamp.to_zoned(jiff::tz::TimeZone::UTC)) {
+    match jiff::fmt::strtime::format(format, &timestamp.to_zoned(jiff::tz::TimeZone::UTC)) {
         Ok(text) => {
             out.push_str(&text);
             true

@@ -34,6 +34,8 @@ pub(crate) struct Telemetry {
     pub(crate) request_captures: Vec<HeaderName>,
     pub(crate) response_captures: Vec<HeaderName>,
     pub(crate) metrics: MetricRules,
+    /// The container's variables.
+    pub(crate) environment: Arc<BTreeMap<String, String>>,
 }
 
 /// One access log, compiled.
@@ -69,6 +71,7 @@ impl Telemetry {
             request_captures: Vec::new(),
             response_captures: Vec::new(),
             metrics,
+            environment: Arc::default(),
             config,
         };
         telemetry.collect_captures();

@@ -76,6 +76,18 @@ async fn fact_49_the_access_log_is_istios() {
 }
 
 #[tokio::test]
+async fn logs_show_the_variables_of_the_container_and_not_those_of_the_process() {
+    let upstream = Upstream::named("u").await;
+    let environment = BTreeMap::from([("POD_NAME".to_owned(), "reviews-v1-abc".to_owned())]);
+    let bench = Bench::with(ProxyOptions { admin_address: None, environment: environment.into(), ..ProxyOptions::default() });
+    let mut setup = Setup::to(upstream.address);
+    setup.telemetry.access_logs[0].format = LogFormat::Text("%ENVIRONMENT(POD_NAME)% %ENVIRONMENT(PATH)% end".into());
+    bench.apply(setup.build());
+    bench.get("/").await;
+    assert_eq!(bench.logged("end").await, "reviews-v1-abc - end\n");
+}
+
+#[tokio::test]
 async fn a_log_names_the_client_behind_trusted_proxies_and_the_direct_peer() {
     let upstream = Upstream::named("u").await;
     let mut setup = Setup::to(upstream.address).inbound();

