@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
@@ -11,19 +13,39 @@ use crate::store::Store;
 /// Counters of a server.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    requests: Mutex<BTreeMap<(String, u16), u64>>,
+    requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    watches: Arc<AtomicU64>,
+}
+
+/// A watch that is being served.
+pub(crate) struct OpenWatch(Arc<AtomicU64>);
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Metrics {
     pub(crate) fn count(&self, method: &Method, code: StatusCode) {
         // What is no method of HTTP is one entry, so that a client cannot make them without end.
         let method = match *method {
-            Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
-                method.as_str()
-            }
+            Method::GET => "GET",
+            Method::HEAD => "HEAD",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            Method::OPTIONS => "OPTIONS",
             _ => "other",
         };
-        *self.requests.lock().entry((method.to_owned(), code.as_u16())).or_default() += 1;
+        *self.requests.lock().entry((method, code.as_u16())).or_default() += 1;
+    }
+
+    /// Counts a watch for as long as what is returned lives.
+    pub(crate) fn open_watch(&self) -> OpenWatch {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        OpenWatch(self.watches.clone())
     }
 
     /// The text format of Prometheus.
@@ -36,6 +58,12 @@ impl Metrics {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "apiserver_request_total{{code=\"{code}\",verb=\"{verb}\"}} {count}");
         }
+        let watches = self.watches.load(Ordering::Relaxed);
+        let _ = writeln!(
+            text,
+            "# HELP apiserver_longrunning_requests Gauge of all active long-running apiserver requests.\n\
+             # TYPE apiserver_longrunning_requests gauge\napiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}"
+        );
         text.push_str(
             "# HELP apiserver_storage_objects Number of stored objects split by kind.\n# TYPE apiserver_storage_objects gauge\n",
         );

@@ -26,6 +26,8 @@ use crate::{background, client};
 const NODE_PORT: u16 = 6443;
 /// How long changes are remembered for watchers that come back; a real server's watch cache keeps 75 seconds at least.
 const HISTORY: Duration = Duration::from_secs(120);
+/// Longer than a laptop's radio is away, shorter than a person waits.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How to start an [`ApiServer`].
 pub struct ApiServerOptions {
@@ -39,10 +41,12 @@ pub struct ApiServerOptions {
     pub cluster_name: String,
     /// Bearer tokens and the users they stand for.
     pub static_tokens: HashMap<String, UserInfo>,
+    /// A client that has taken nothing of what it is sent for so long is cut off.
+    pub write_patience: Duration,
 }
 
 impl ApiServerOptions {
-    /// Any free port of 127.0.0.1, nothing on disk.
+    /// Any free port of 127.0.0.1, nothing on disk, half a minute for a client that does not read.
     pub fn new(network: VirtualNet) -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -50,6 +54,7 @@ impl ApiServerOptions {
             network,
             cluster_name: "meshlab".into(),
             static_tokens: HashMap::new(),
+            write_patience: WRITE_PATIENCE,
         }
     }
 }
@@ -112,7 +117,7 @@ impl ApiServer {
         let acceptor = tls_acceptor(&pki.ca_certificate, &pki.server)?;
         let api = Api::new(store, Tokens::new(&pki.token_key)?, options.static_tokens, options.network.clone());
         bootstrap(&api, &options.network).await?;
-        let connections = Connections::default();
+        let connections = Connections::new(options.write_patience);
         spawn_host_listener(&api, &connections, acceptor.clone(), listener);
         spawn_cluster_listener(&api, &connections, acceptor, &options.network).await?;
         background::spawn(&api);

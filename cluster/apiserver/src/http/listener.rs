@@ -27,9 +27,6 @@ use crate::auth::{Identity, UserInfo};
 /// A client that has not finished its handshake by then is not one.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client that has taken nothing of what it is sent for so long is cut off.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,10 +61,18 @@ pub(crate) fn tls_acceptor(ca: &str, server: &Identity) -> Result<TlsAcceptor, T
 }
 
 /// The tasks of a server's connections.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Connections {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
+    /// A client that has taken nothing of what it is sent for so long is cut off.
+    patience: Duration,
+}
+
+impl Connections {
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { tasks: TaskTracker::new(), stop: CancellationToken::new(), patience }
+    }
 }
 
 /// Serves one connection until either end is done with it.
@@ -77,7 +82,7 @@ where
     H: Fn(Option<UserInfo>, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(Impatient::new(stream, WRITE_PATIENCE)));
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(Impatient::new(stream, connections.patience)));
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),

@@ -69,6 +69,21 @@ fn quality_of_service(spec: &Value) -> &'static str {
     }
 }
 
+/// Takes out of an apply configuration what it cannot change through this path, so that nobody owns it.
+pub(super) fn before_apply(served: &Served, subresource: &str, config: &mut Value) {
+    let Some(fields) = config.as_object_mut() else { return };
+    match subresource {
+        "" if served.definition.subresource("status").is_some() => drop(fields.remove("status")),
+        "status" => {
+            fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+            if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut).filter(|_| served.custom.is_some()) {
+                metadata.retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Undoes what a client cannot change through this path.
 pub(super) fn before_update(served: &Served, subresource: &str, new: &mut Value, old: &Value) {
     match subresource {

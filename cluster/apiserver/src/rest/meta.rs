@@ -147,10 +147,25 @@ pub(crate) fn is_being_deleted(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
+/// Drops the lists and maps of an object's metadata that are empty: written by Go, they are not there.
+pub(crate) fn drop_empty(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let is_empty = match metadata.get(field) {
+            Some(Value::Object(fields)) => fields.is_empty(),
+            Some(Value::Array(items)) => items.is_empty(),
+            _ => false,
+        };
+        if is_empty {
+            metadata.remove(field);
+        }
+    }
+}
+
 /// Takes fields from the old object, or removes them where it has none.
 pub(crate) fn carry(new: &mut serde_json::Map<String, Value>, old: &Value, fields: &[&str]) {
     for field in fields {
-        match old.get(*field) {
+        match old.get(*field).filter(|value| !value.is_null()) {
             Some(value) => new.insert((*field).to_owned(), value.clone()),
             None => new.remove(*field),
         };

@@ -171,3 +171,6 @@ impl Call {
         Err(Status::new(Reason::MethodNotAllowed, message))
     }
 }
+
+#[cfg(test)]
+mod tests;

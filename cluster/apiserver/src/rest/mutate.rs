@@ -180,10 +180,6 @@ impl<'a> Pass<'a> {
             let GroupVersionKind { version, kind, .. } = &self.kind;
             return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}")));
         }
-        if let Some(error) = self.schema.type_error(value) {
-            let GroupVersionKind { version, kind, .. } = &self.kind;
-            return Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}")));
-        }
         if self.options.validation != FieldValidation::Ignore {
             errors.extend(self.schema.unknown_fields(value));
             match self.options.validation {
@@ -193,6 +189,7 @@ impl<'a> Pass<'a> {
             }
         }
         self.schema.prune(value);
+        meta::drop_empty(value);
         Ok(())
     }
 
@@ -206,6 +203,7 @@ impl<'a> Pass<'a> {
         check_applied_name(&mut config, key)?;
         let kind = Patch::Apply { config: Value::Null, force };
         self.check_strictly(&mut config, Vec::new(), |errors| kind.strict_error(errors))?;
+        isolate::before_apply(self.served, &self.options.subresource, &mut config);
         let value = apply::apply(&self.schema, None, &config, self.writer(), force)?;
         self.create(key.namespace(), value, true).await
     }
@@ -346,7 +344,11 @@ impl<'a> Pass<'a> {
         let metadata = metadata_mut(&mut new)?;
         meta::carry(metadata, &old["metadata"], CARRIED);
         metadata.remove("selfLink");
+        let managers = proposal.applied.then(|| new["metadata"]["managedFields"].take());
         isolate::before_update(served, &self.options.subresource, &mut new, &old);
+        if let Some(managers) = managers {
+            meta::carry(metadata_mut(&mut new)?, &json!({ "managedFields": managers }), &["managedFields"]);
+        }
         self.schema.apply_defaults(&mut new);
         if meta::is_being_deleted(&old) {
             self.check_finalizers_of_deleted(key, &old, &new)?;
@@ -408,6 +410,7 @@ impl<'a> Pass<'a> {
                 check_applied_name(&mut config, key)?;
                 let patch = Patch::Apply { config: Value::Null, force: *force };
                 self.check_strictly(&mut config, Vec::new(), |errors| patch.strict_error(errors))?;
+                isolate::before_apply(self.served, &self.options.subresource, &mut config);
                 let value = apply::apply(&self.schema, Some(old), &config, self.writer(), *force)?;
                 Ok(Proposal { value, applied: true })
             }
@@ -466,14 +469,12 @@ impl<'a> Pass<'a> {
             return;
         }
         let has_status = self.served.definition.subresource("status").is_some();
-        let relevant = |object: &Value| {
-            let fields = object.as_object().into_iter().flatten();
-            let fields = fields.filter(|(name, _)| {
+        fn relevant(object: &Value, has_status: bool) -> impl Iterator<Item = (&String, &Value)> {
+            object.as_object().into_iter().flatten().filter(move |(name, _)| {
                 !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") && (*name != "status" || !has_status)
-            });
-            fields.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
-        };
-        if relevant(new) != relevant(old) {
+            })
+        }
+        if !relevant(new, has_status).eq(relevant(old, has_status)) {
             let generation = old["metadata"]["generation"].as_u64().unwrap_or_default() + 1;
             new["metadata"]["generation"] = json!(generation);
         }

@@ -1,5 +1,6 @@
 //! Watch streams.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use meshlab_objects::Status;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::list::{Match, Revision, Selection, expired, forbidden_option};
 use super::{Call, View};
 use crate::api::Api;
 use crate::http::{BoxError, Response};
+use crate::metrics::OpenWatch;
 use crate::registry::Served;
 use crate::store::frame;
 use crate::store::{Change, Event, Expired, Object, Watcher};
@@ -40,9 +43,12 @@ struct Stream {
     /// The bookmark after them, if one was asked for.
     initial_events_end: Option<u64>,
     bookmarks: Option<Interval>,
-    deadline: Instant,
+    /// The end of the watch: its time is over, or the server stops. Made once, as registering anew for every event would cost more
+    /// than the event.
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
     first_table: bool,
     ended: bool,
+    _open: OpenWatch,
 }
 
 impl Call {
@@ -99,9 +105,10 @@ impl Call {
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 ticks
             }),
-            deadline: Instant::now() + timeout,
+            over: Box::pin(over(self.api.stop.clone(), timeout)),
             first_table: true,
             ended: false,
+            _open: self.api.metrics.open_watch(),
         };
         Ok(streaming(stream::unfold(stream, |mut stream| async move {
             let bytes = stream.next().await?;
@@ -121,6 +128,11 @@ fn error_frame(status: &Status) -> Bytes {
     frame("ERROR", status.to_value().to_string().as_bytes())
 }
 
+async fn over(stop: CancellationToken, timeout: Duration) {
+    // Either way it is over.
+    let _ = stop.run_until_cancelled(sleep(timeout)).await;
+}
+
 async fn tick(interval: Option<&mut Interval>) {
     match interval {
         Some(interval) => drop(interval.tick().await),
@@ -137,12 +149,11 @@ impl Stream {
         while !self.ended {
             tokio::select! {
                 biased;
-                () = self.api.stop.cancelled() => return None,
+                () = self.over.as_mut() => return None,
                 events = self.watcher.next() => match events {
                     Ok(events) => if let Some(bytes) = self.events(&events) { return Some(bytes) },
                     Err(why) => return Some(self.end(why)),
                 },
-                () = sleep_until(self.deadline) => return None,
                 () = tick(self.bookmarks.as_mut()) => {
                     if let Some(revision) = self.api.store.caught_up(&self.served.id, self.watcher.cursor()) {
                         return Some(frame("BOOKMARK", &self.view.bookmark(revision, false)));

@@ -52,6 +52,8 @@ pub(super) struct Journal {
     path: PathBuf,
     file: File,
     length: u64,
+    /// Something may be behind the last whole record.
+    torn: bool,
     /// Size of the snapshot under this log.
     base: u64,
     compacting: Arc<AtomicBool>,
@@ -63,25 +65,25 @@ impl Journal {
     /// Goes on writing a log behind its first `length` bytes.
     pub(super) fn open(directory: &Path, generation: u64, length: u64, base: u64, lock: File) -> io::Result<Self> {
         let path = log_path(directory, generation);
-        let mut file = open_private(&path)?;
-        file.set_len(length)?;
-        file.seek(SeekFrom::Start(length))?;
-        Ok(Self {
+        let mut journal = Self {
             directory: directory.to_owned(),
             generation,
+            file: open_private(&path)?,
             path,
-            file,
             length,
+            torn: true,
             base,
             compacting: Arc::default(),
             lock: Some(lock),
-        })
+        };
+        journal.cut()?;
+        Ok(journal)
     }
 
     /// Goes on in another file, such as one that is always full.
     #[cfg(test)]
-    pub(super) fn write_to(&mut self, file: File) {
-        self.file = file;
+    pub(super) fn write_to(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -94,15 +96,27 @@ impl Journal {
             return Err(io::Error::other("the cluster was stopped"));
         }
         let record = encode(resource, object, deleted)?;
+        if self.torn {
+            self.cut()?;
+        }
         if let Err(error) = self.file.write_all(&record) {
-            // A part of the record may be there. If even the cut fails, the next start drops it as a torn tail.
-            let cut = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
-            if let Err(cut) = cut {
+            // A part of the record may be there. What cannot be cut off now is cut off before the next record; should there be
+            // none, the next start drops it as a torn tail.
+            self.torn = true;
+            if let Err(cut) = self.cut() {
                 tracing::error!(path = %self.path.display(), error = %cut, "cannot remove a torn record");
             }
             return Err(error);
         }
         self.length += record.len() as u64;
+        Ok(())
+    }
+
+    /// Removes what is behind the last whole record.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.file.seek(SeekFrom::Start(self.length))?;
+        self.torn = false;
         Ok(())
     }
 
@@ -132,7 +146,7 @@ impl Journal {
             }
         };
         self.base = self.length / 2;
-        (self.generation, self.path, self.file, self.length) = (new, path, file, 0);
+        (self.generation, self.path, self.file, self.length, self.torn) = (new, path, file, 0, false);
         self.compacting.store(true, Ordering::Relaxed);
         let (directory, compacting) = (self.directory.clone(), self.compacting.clone());
         let work = move || {

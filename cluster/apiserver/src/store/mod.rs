@@ -253,6 +253,19 @@ impl Store {
         }
     }
 
+    /// From now on the journal has no room; what it wrote to is returned.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn fill_the_disk(&self) -> std::fs::File {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        self.journal.as_ref().unwrap().lock().write_to(full)
+    }
+
+    /// Gives the journal its file back.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn free_the_disk(&self, file: std::fs::File) {
+        self.journal.as_ref().unwrap().lock().write_to(file);
+    }
+
     /// Writes what the system still buffers to the disk and lets go of the data directory. Reads go on, writes fail.
     pub(crate) fn close(&self) {
         if let Some(journal) = &self.journal

@@ -138,7 +138,7 @@ fn a_full_disk_refuses_writes_and_serves_reads() {
     let store = Store::open(Some(directory.path())).unwrap();
     put(&store, "one", Expect::Absent);
     let revision = store.revision();
-    store.journal.as_ref().unwrap().lock().write_to(fs::File::options().write(true).open("/dev/full").unwrap());
+    store.fill_the_disk();
     let value = json!({"metadata": {"name": "two"}});
     let error = store.commit(&pods(), &Key::new("a", "two"), Expect::Absent, Write::Put(value)).unwrap_err().to_string();
     assert!(error.contains("state-000001.log") && error.contains("No space left on device"), "{error}");
