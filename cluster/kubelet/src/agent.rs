@@ -8,13 +8,13 @@ use k8s_openapi::api::core::v1::Pod;
 use meshlab_apiserver::{ExecOptions, ExecSession, LogOptions, NodeAgent, PodRef, Reader, Writer};
 use meshlab_controller_runtime::Key;
 use meshlab_net::Net;
-use meshlab_objects::Status;
+use meshlab_objects::{Reason, Status};
 use meshlab_program::{Child, Signals, Stdio, pipe};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Kubelet;
-use crate::log::{Log, Piece, Stream};
+use crate::log::{Attached, Stream};
 use crate::pod::{ContainerHandle, PodRuntime};
 
 /// Sizes a client may send ahead of the terminal.
@@ -73,7 +73,7 @@ impl NodeAgent for Kubelet {
         let (out, stdout) = pipe();
         let (err, stderr) = pipe();
         let (exited, exit) = oneshot::channel();
-        tokio::spawn(relay(log.attach(), log, out, err, exited));
+        tokio::spawn(relay(log.attach(), out, err, exited));
         let resize = running.terminal.map(forward_sizes);
         Ok(ExecSession {
             stdin: stdin.map(|stdin| Box::new(stdin) as Writer),
@@ -89,10 +89,8 @@ impl NodeAgent for Kubelet {
         let net = runtime.net().ok_or_else(|| Status::internal(format!("pod {} has no network", pod.name)))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let stream = net.connect(address).await.map_err(|error| {
-            Status::internal(format!(
-                "error forwarding port {port} to pod {}: failed to connect to localhost:{port}: {error}",
-                pod.name
-            ))
+            let why = format!("failed to connect to localhost:{port}: {error}");
+            Status::new(Reason::InternalError, format!("error forwarding port {port} to pod {}: {why}", pod.name))
         })?;
         let (reader, writer) = tokio::io::split(stream);
         Ok((Box::new(reader), Box::new(writer)))
@@ -203,32 +201,22 @@ fn forward_sizes(terminal: watch::Sender<(u16, u16)>) -> mpsc::Sender<(u16, u16)
 
 /// Copies what a container writes to an attached client, until the container ends or the client goes.
 async fn relay(
-    mut live: broadcast::Receiver<Piece>,
-    log: Log,
+    mut attached: Attached,
     mut out: impl tokio::io::AsyncWrite + Unpin,
     mut err: impl tokio::io::AsyncWrite + Unpin,
     mut exited: oneshot::Sender<i32>,
 ) {
     loop {
         let piece = tokio::select! {
-            biased;
-            piece = live.recv() => piece,
-            () = log.ended() => break,
+            piece = attached.next() => piece,
             () = exited.closed() => return,
         };
-        let result = match piece {
-            Ok((Stream::Out, bytes)) => out.write_all(&bytes).await,
-            // A client that wants no errors has dropped its end; that is no reason to stop.
-            Ok((Stream::Error, bytes)) => {
-                let _ = err.write_all(&bytes).await;
-                Ok(())
-            }
-            Err(broadcast::error::RecvError::Lagged(_)) => Ok(()),
-            Err(broadcast::error::RecvError::Closed) => break,
+        // A client that wants only one of the streams has dropped its end of the other; that is no reason to stop.
+        let _ = match piece {
+            Some((Stream::Out, bytes)) => out.write_all(&bytes).await,
+            Some((Stream::Error, bytes)) => err.write_all(&bytes).await,
+            None => break,
         };
-        if result.is_err() {
-            return;
-        }
     }
     let _ = out.shutdown().await;
     let _ = err.shutdown().await;

@@ -1,17 +1,22 @@
 //! A container's log, in bounded memory.
 
+mod attached;
+
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use meshlab_apiserver::LogOptions;
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{oneshot, watch};
+
+pub(crate) use attached::Attached;
+use attached::AttachedClients;
 
 /// Bytes kept; older lines are forgotten.
 const KEPT: usize = 1 << 20;
@@ -19,8 +24,6 @@ const KEPT: usize = 1 << 20;
 const LONGEST_PIECE: usize = 16 << 10;
 /// What is counted for a line beside its text.
 const PER_LINE: usize = 64;
-/// Pieces of output an attached client may fall behind before it misses some.
-const ATTACHED_BEHIND: usize = 256;
 
 /// A log; cloning shares it.
 #[derive(Clone)]
@@ -28,8 +31,7 @@ pub(crate) struct Log {
     lines: Arc<Mutex<Lines>>,
     /// Counts changes, for those who follow.
     changed: watch::Sender<u64>,
-    /// What the container writes, as it writes it, for those who are attached.
-    live: Arc<Mutex<Option<broadcast::Sender<Piece>>>>,
+    attached: AttachedClients,
 }
 
 /// A piece of output, as it was written.
@@ -62,17 +64,27 @@ struct Line {
 impl Log {
     /// An empty log.
     pub(crate) fn new() -> Self {
-        Self { lines: Arc::default(), changed: watch::Sender::new(0), live: Arc::default() }
+        Self { lines: Arc::default(), changed: watch::Sender::new(0), attached: AttachedClients::default() }
     }
 
     /// An end to write to.
     pub(crate) fn writer(&self, stream: Stream) -> LogWriter {
-        LogWriter { log: self.clone(), stream }
+        LogWriter { log: self.clone(), stream, _written: None }
+    }
+
+    /// An end to write to, and the news that nothing more will come from it.
+    pub(crate) fn last_writer(&self, stream: Stream) -> (LogWriter, oneshot::Receiver<()>) {
+        let (written, done) = oneshot::channel();
+        (LogWriter { log: self.clone(), stream, _written: Some(written) }, done)
     }
 
     /// Everything written from now on, as it is written.
-    pub(crate) fn attach(&self) -> broadcast::Receiver<Piece> {
-        self.live.lock().get_or_insert_with(|| broadcast::Sender::new(ATTACHED_BEHIND)).subscribe()
+    pub(crate) fn attach(&self) -> Attached {
+        let attached = self.attached.add();
+        if self.lines.lock().ended {
+            self.attached.end();
+        }
+        attached
     }
 
     /// The container has ended: nothing more will come.
@@ -86,27 +98,11 @@ impl Log {
         }
         lines.ended = true;
         drop(lines);
-        *self.live.lock() = None;
+        self.attached.end();
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Waits until the container has ended.
-    pub(crate) async fn ended(&self) {
-        let mut changed = self.changed.subscribe();
-        while !self.lines.lock().ended {
-            // The sender lives in `self`.
-            let _ = changed.changed().await;
-        }
-    }
-
     fn write(&self, stream: Stream, bytes: &[u8]) {
-        {
-            let mut live = self.live.lock();
-            let heard = live.as_ref().is_some_and(|live| live.send((stream, Bytes::copy_from_slice(bytes))).is_ok());
-            if !heard {
-                *live = None;
-            }
-        }
         let time = Timestamp::now();
         let mut lines = self.lines.lock();
         let mut unfinished = std::mem::take(&mut lines.unfinished[stream as usize]);
@@ -223,10 +219,13 @@ impl Lines {
 pub(crate) struct LogWriter {
     log: Log,
     stream: Stream,
+    /// Dropped with the writer.
+    _written: Option<oneshot::Sender<()>>,
 }
 
 impl AsyncWrite for LogWriter {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.log.attached.poll_send(self.stream, bytes, context));
         self.log.write(self.stream, bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -286,6 +285,30 @@ mod tests {
         writer.write(Stream::Out, b"late\n");
         writer.end();
         assert_eq!(following.await.unwrap(), "late\n");
+    }
+
+    #[tokio::test]
+    async fn attached_clients_miss_nothing_and_hold_the_container_back() {
+        let log = Log::new();
+        let (mut slow, gone) = (log.attach(), log.attach());
+        let mut writer = log.writer(Stream::Out);
+        let ender = log.clone();
+        let writing = tokio::spawn(async move {
+            for _ in 0..100 {
+                writer.write_all(&[b'x'; 10_000]).await.unwrap();
+            }
+            ender.end();
+        });
+        tokio::task::yield_now().await;
+        assert!(!writing.is_finished(), "nobody reads");
+        drop(gone);
+        let mut bytes = 0;
+        while let Some((Stream::Out, piece)) = slow.next().await {
+            bytes += piece.len();
+        }
+        assert_eq!(bytes, 1_000_000);
+        writing.await.unwrap();
+        assert_eq!(log.attach().next().await, None, "it has ended");
     }
 
     #[tokio::test]

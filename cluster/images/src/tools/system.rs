@@ -1,4 +1,4 @@
-//! `sleep`, `date`, `hostname`, `id`, `whoami`, `uname`, `env`, `printenv`, `ps`, `which`, `nproc`.
+//! `sleep`, `date`, `hostname`, `id`, `whoami`, `uname`, `env`, `printenv`, `ps`, `which`, `nproc`, `tty`, `stty`.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +21,8 @@ pub(super) const TOOLS: &[(&str, Tool)] = &[
     ("which", |process| Box::pin(which(process))),
     ("nproc", |process| Box::pin(nproc(process))),
     ("clear", |process| Box::pin(clear(process))),
+    ("tty", |process| Box::pin(tty(process))),
+    ("stty", |process| Box::pin(stty(process))),
 ];
 
 /// `5`, `0.5`, `2m`, `infinity`.
@@ -160,5 +162,24 @@ async fn nproc(process: &mut Process) -> Outcome {
 
 async fn clear(process: &mut Process) -> Outcome {
     print(process, "\x1b[H\x1b[J").await?;
+    Ok(0)
+}
+
+async fn tty(process: &mut Process) -> Outcome {
+    let is_terminal = process.stdio.terminal.is_some();
+    print(process, if is_terminal { "/dev/pts/0\n" } else { "not a tty\n" }).await?;
+    Ok(i32::from(!is_terminal))
+}
+
+/// Shows the terminal's size; a terminal here has no other settings.
+async fn stty(process: &mut Process) -> Outcome {
+    let size = process.stdio.terminal.as_ref().map(|size| *size.borrow());
+    let (columns, rows) = size.ok_or_else(|| Failure::new("standard input: Not a tty"))?;
+    let text = match process.argv[1..].iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["size"] => format!("{rows} {columns}\n"),
+        [] | ["-a"] => format!("speed 38400 baud; rows {rows}; columns {columns};\n"),
+        [setting, ..] => return Err(Failure::new(format!("{setting}: not supported here; there are size and -a"))),
+    };
+    print(process, text).await?;
     Ok(0)
 }

@@ -32,6 +32,7 @@ const MAX_MESSAGE: usize = 4 << 20;
 /// A frame's head: a byte that says whether it is compressed, and the length.
 const FRAME_HEAD: usize = 5;
 
+const SERVICE: &str = "meshlab.webapp.v1.Echo";
 const SAY: &str = "/meshlab.webapp.v1.Echo/Say";
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 
@@ -40,6 +41,7 @@ const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 enum Code {
     Ok = 0,
     InvalidArgument = 3,
+    NotFound = 5,
     Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
@@ -63,6 +65,13 @@ struct SayResponse {
     hostname: String,
     #[prost(btree_map = "string, string", tag = "5")]
     headers: BTreeMap<String, String>,
+}
+
+/// `grpc.health.v1.HealthCheckRequest`; no service asks for the whole server.
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    service: String,
 }
 
 /// `grpc.health.v1.HealthCheckResponse`; 1 is SERVING.
@@ -114,7 +123,11 @@ async fn handle(app: &App, request: Request<Incoming>, _ends: Ends) -> Result<By
     let body = Limited::new(request.into_body(), MAX_MESSAGE + FRAME_HEAD).collect().await;
     let body = body.map_err(|err| (Code::InvalidArgument, err.to_string()))?.to_bytes();
     if path == HEALTH_CHECK {
-        return Ok(frame(&HealthCheckResponse { status: 1 }));
+        let asked: HealthCheckRequest = unframe(&body).map_err(|err| (Code::InvalidArgument, err))?;
+        return match asked.service.as_str() {
+            "" | SERVICE => Ok(frame(&HealthCheckResponse { status: 1 })),
+            _ => Err((Code::NotFound, "unknown service".to_owned())),
+        };
     }
     if path != SAY {
         return Err((Code::Unimplemented, format!("unknown method {path}; there are {SAY} and {HEALTH_CHECK}")));

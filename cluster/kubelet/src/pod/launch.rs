@@ -83,11 +83,13 @@ impl Launch<'_> {
             running.stdin = Some(Shared::new(keys));
             typed
         });
+        let mut shown = None;
         let stdio = if self.container.tty == Some(true) {
             let size = watch::Sender::new(TERMINAL);
             let receiver = size.subscribe();
             running.terminal = Some(size);
-            let screen = log.writer(Stream::Out);
+            let (screen, all) = log.last_writer(Stream::Out);
+            shown = Some(all);
             match typed {
                 Some(typed) => Stdio::terminal(typed, screen, receiver, sender.clone()),
                 None => Stdio::terminal(tokio::io::empty(), screen, receiver, sender.clone()),
@@ -103,7 +105,7 @@ impl Launch<'_> {
         let process: Process = exec.process(argv, stdio, signals);
         let child = process.spawn()?;
         let target = Target { node: self.node, pod_ip: self.facts.pod_ip.to_owned(), exec };
-        Ok((Launched { child, log, signals: sender, target }, running))
+        Ok((Launched { child, log, shown, signals: sender, target }, running))
     }
 
     fn uid(&self) -> Result<u32, ConfigError> {
@@ -156,8 +158,10 @@ impl Launch<'_> {
     fn system_files(&self) -> [(&'static str, String); 3] {
         let options = self.net.host_options();
         let address = self.net.address();
+        let host_network = self.facts.pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let whose = if host_network { " (host network)" } else { "" };
         let mut hosts = format!(
-            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{}\n",
+            "# Kubernetes-managed hosts file{whose}.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{}\n",
             self.hostname
         );
         if !options.aliases.is_empty() {

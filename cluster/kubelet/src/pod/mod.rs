@@ -108,7 +108,10 @@ impl PodTask {
     ) -> Self {
         let pod = updates.borrow_and_update().clone();
         let spec = pod.spec.clone().unwrap_or_default();
-        let hostname = spec.hostname.clone().unwrap_or_else(|| pod.name_any());
+        let hostname = match spec.host_network {
+            Some(true) => node.network.host().host_options().hostname.clone(),
+            _ => spec.hostname.clone().unwrap_or_else(|| pod.name_any()),
+        };
         let mut task = Self {
             node,
             updates,

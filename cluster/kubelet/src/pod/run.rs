@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe;
 use meshlab_program::{Child, ExitCode, Signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,6 +17,9 @@ use crate::probe::{self, ProbeKind, Target};
 
 /// However long a preStop hook took, a container has this long to end after its signal.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// How long the last output of a terminal may take on its way.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// A container that runs. Dropping it kills the container.
 pub(crate) struct Run {
@@ -48,6 +51,8 @@ impl Drop for Run {
 pub(crate) struct Launched {
     pub(crate) child: Child,
     pub(crate) log: Log,
+    /// A terminal's last output is in the log.
+    pub(crate) shown: Option<oneshot::Receiver<()>>,
     pub(crate) signals: watch::Sender<Signal>,
     pub(crate) target: Target,
 }
@@ -63,10 +68,9 @@ impl Run {
     ) -> Self {
         let kill = CancellationToken::new();
         let container = launched.target.exec.container.clone();
-        tokio::spawn(wait(launched.child, container, launched.log.clone(), kill.clone(), {
-            let messages = messages.clone();
-            move |exit_code| drop(messages.send(Message::Exited { index, run: id, exit_code }))
-        }));
+        let messages_of_end = messages.clone();
+        let exited = move |exit_code| drop(messages_of_end.send(Message::Exited { index, run: id, exit_code }));
+        tokio::spawn(wait(launched.child, container, launched.log.clone(), launched.shown, kill.clone(), exited));
         let mut run = Self {
             id,
             image: spec.image.clone(),
@@ -163,6 +167,7 @@ async fn wait(
     mut child: Child,
     container: Arc<meshlab_program::Container>,
     log: Log,
+    shown: Option<oneshot::Receiver<()>>,
     kill: CancellationToken,
     exited: impl FnOnce(ExitCode) + Send,
 ) {
@@ -174,6 +179,10 @@ async fn wait(
         }
     };
     container.processes.kill_all();
+    if let Some(shown) = shown {
+        // A client that is attached and does not read must not keep the container from ending.
+        let _ = tokio::time::timeout(LAST_OUTPUT, shown).await;
+    }
     log.end();
     exited(code);
 }

@@ -21,7 +21,11 @@ pub(crate) struct ExecTarget {
 impl ExecTarget {
     /// A process of the container, not started yet.
     pub(crate) fn process(&self, argv: Vec<String>, stdio: Stdio, signals: Signals) -> Process {
-        Process { container: self.container.clone(), argv, env: (*self.env).clone(), cwd: self.cwd.clone(), stdio, signals }
+        let mut env = (*self.env).clone();
+        if stdio.terminal.is_some() {
+            env.entry("TERM".to_owned()).or_insert_with(|| "xterm".to_owned());
+        }
+        Process { container: self.container.clone(), argv, env, cwd: self.cwd.clone(), stdio, signals }
     }
 }
 

@@ -12,6 +12,27 @@ const MAX_ANSWER: usize = 4096;
 /// `HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u8 = 1;
 
+/// The names of `grpc-status` in Go.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
 pub(super) async fn check(node: &PodNet, pod_ip: &str, action: &GRPCAction) -> Result<(), String> {
     let port = u16::try_from(action.port).map_err(|_| format!("invalid port {}", action.port))?;
     let stream = super::dial(node, pod_ip, port).await?;
@@ -58,11 +79,14 @@ fn judge(headers: &HeaderMap, trailers: &HeaderMap, body: &[u8], service: &str) 
     match of("grpc-status") {
         Some("0") => {}
         Some("12") => {
-            return Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned());
+            let message = of("grpc-message").unwrap_or_default();
+            let unknown = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)";
+            return Err(format!("{unknown}: {message}"));
         }
         status => {
             let message = of("grpc-message").unwrap_or_default();
-            return Err(format!("error: health rpc failed: rpc error: code = {} desc = {message}", status.unwrap_or("Unknown")));
+            let code = status.and_then(|status| CODES.get(status.parse::<usize>().ok()?)).unwrap_or(&"Unknown");
+            return Err(format!("error: health rpc probe failed: rpc error: code = {code} desc = {message}"));
         }
     }
     // A frame of five bytes, then field 1, a varint.
@@ -93,6 +117,14 @@ mod tests {
         assert_eq!(
             judge(&none, &ok, &[0, 0, 0, 0, 2, 8, 2], ""),
             Err("service unhealthy (responded with \"NOT_SERVING\")".into())
+        );
+        let not_found = HeaderMap::from_iter([
+            ("grpc-status".parse().unwrap(), "5".parse().unwrap()),
+            ("grpc-message".parse().unwrap(), "unknown service".parse().unwrap()),
+        ]);
+        assert_eq!(
+            judge(&not_found, &none, &[], "a"),
+            Err("error: health rpc probe failed: rpc error: code = NotFound desc = unknown service".into())
         );
         assert!(judge(&none, &none, &[], "").is_err());
         assert_eq!(encode("a").unwrap().as_ref(), [0, 0, 0, 0, 3, 0x0a, 1, b'a']);

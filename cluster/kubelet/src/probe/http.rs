@@ -76,9 +76,12 @@ async fn send(
     request: Request<Empty<bytes::Bytes>>,
 ) -> Result<StatusCode, hyper::Error> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut answer = std::pin::pin!(sender.send_request(request));
     // The connection ends with this future: a probe keeps none open.
-    tokio::select! {
-        response = sender.send_request(request) => response.map(|response| response.status()),
-        Err(error) = connection => Err(error),
-    }
+    let response = tokio::select! {
+        response = &mut answer => response,
+        // The answer may have come before the connection broke, as it does with servers that close without a TLS alert.
+        Err(error) = connection => answer.await.map_err(|_| error),
+    };
+    response.map(|response| response.status())
 }
