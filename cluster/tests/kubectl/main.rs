@@ -4,5 +4,6 @@ mod images;
 mod lab;
 mod pods;
 mod programs;
+mod side_by_side;
 mod streams;
 mod workloads;

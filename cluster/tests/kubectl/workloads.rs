@@ -1,12 +1,6 @@
 //! Deployments, services and jobs through real kubectl.
 
-use std::time::Duration;
-
 use crate::lab::{Lab, manifest};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::runtime::wait::{await_condition, conditions};
-use serde_json::json;
 
 const WEB: &str = "
 apiVersion: apps/v1
@@ -220,22 +214,4 @@ spec: {{selector: {{matchLabels: {{app: agent}}}}, template: {}}}
     lab.kubectl(&["delete", "statefulset/db", "daemonset/agent", "--timeout=20s"]).await;
     lab.until(&["get", "pods", "-o", "name"], str::is_empty).await;
     lab.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_clusters_side_by_side_do_not_see_each_other() {
-    let labs = futures::future::join_all((0..20).map(|_| Lab::start())).await;
-    let pods = |lab: &Lab| -> Api<Pod> { Api::namespaced(lab.cluster.client(), "default") };
-    for (number, lab) in labs.iter().enumerate() {
-        let pod =
-            json!({"metadata": {"name": format!("only-{number}")}, "spec": {"containers": [{"name": "c", "image": "tools"}]}});
-        pods(lab).create(&Default::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-    }
-    for (number, lab) in labs.iter().enumerate() {
-        let name = format!("only-{number}");
-        let ready = await_condition(pods(lab), &name, conditions::is_pod_running());
-        let pod = tokio::time::timeout(Duration::from_secs(20), ready).await.unwrap().unwrap().unwrap();
-        assert_eq!(pod.status.unwrap().pod_ip.as_deref(), Some("10.244.0.2"), "each network begins anew");
-        assert_eq!(pods(lab).list(&Default::default()).await.unwrap().items.len(), 1);
-    }
 }
