@@ -1,13 +1,13 @@
 //! HTTP/1.1 as it is on the wire: nothing is cleaned, so that a case decides about every byte.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::case::Request;
@@ -15,6 +15,8 @@ use crate::upstream::{CASE_HEADER, more};
 
 /// No answer may take longer.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// The clients' address. From 127.0.0.1, Envoy would put its own machine's address into `x-forwarded-for` instead.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Nothing that is read here is longer.
 const MAXIMUM_HEAD: usize = 256 * 1024;
 
@@ -84,7 +86,9 @@ impl Connection {
     /// # Errors
     /// Nobody listens, or the handshake fails.
     pub async fn open(address: SocketAddr, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self> {
-        let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((CLIENT, 0)))?;
+        let stream = socket.connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         let stream: Box<dyn Io> = match tls {
             None => Box::new(stream),
