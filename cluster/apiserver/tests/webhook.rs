@@ -22,6 +22,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use support::Cluster;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 
 /// What a webhook was asked, and how it answers.
@@ -34,10 +35,10 @@ fn patch(operations: Value) -> Value {
     json!({"allowed": true, "patchType": "JSONPatch", "patch": BASE64_STANDARD.encode(operations.to_string())})
 }
 
-/// Serves HTTPS in a pod of its own behind the Service `default/hook`; returns its certificate.
-async fn serve(network: &VirtualNet, webhook: Arc<Webhook>) -> String {
+/// A certificate for a name, and what serves with it.
+fn identity(name: &str) -> (String, tokio_rustls::TlsAcceptor) {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["hook.default.svc".into()]).unwrap().self_signed(&key).unwrap().pem();
+    let certificate = CertificateParams::new(vec![name.into()]).unwrap().self_signed(&key).unwrap().pem();
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -47,7 +48,12 @@ async fn serve(network: &VirtualNet, webhook: Arc<Webhook>) -> String {
             PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap(),
         )
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    (certificate, tokio_rustls::TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves HTTPS in a pod of its own behind the Service `default/hook`; returns its certificate.
+async fn serve(network: &VirtualNet, webhook: Arc<Webhook>) -> String {
+    let (certificate, acceptor) = identity("hook.default.svc");
     let address = IpAddr::V4(Ipv4Addr::new(10, 244, 0, 9));
     let pod = network.attach(address, HostOptions::pod("hook", "default", "cluster.local")).unwrap();
     let mut listener = pod.listen(SocketAddr::new(address, 8443)).await.unwrap();
@@ -55,28 +61,33 @@ async fn serve(network: &VirtualNet, webhook: Arc<Webhook>) -> String {
     network.upsert_service("default/hook", vec![ServicePort::new(service, vec![SocketAddr::new(address, 8443)])]);
     tokio::spawn(async move {
         while let Ok(stream) = listener.accept().await {
-            let (acceptor, webhook) = (acceptor.clone(), webhook.clone());
-            tokio::spawn(async move {
-                let stream = acceptor.accept(stream).await.unwrap();
-                let service = service_fn(move |request: http::Request<Incoming>| {
-                    let webhook = webhook.clone();
-                    async move {
-                        let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let review: Value = serde_json::from_slice(&body).unwrap();
-                        let mut response = (webhook.answer)(&review["request"]);
-                        response["uid"] = review["request"]["uid"].clone();
-                        webhook.reviews.lock().await.push(review);
-                        let answer =
-                            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-                        Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(answer.to_string()))))
-                    }
-                });
-                let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                connection.await.unwrap();
-            });
+            tokio::spawn(answer(acceptor.clone(), stream, webhook.clone()));
         }
     });
     certificate
+}
+
+/// Answers the requests of one connection.
+async fn answer(
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    webhook: Arc<Webhook>,
+) {
+    // A client that does not trust the certificate goes away.
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let webhook = webhook.clone();
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let review: Value = serde_json::from_slice(&body).unwrap();
+            let mut response = (webhook.answer)(&review["request"]);
+            response["uid"] = review["request"]["uid"].clone();
+            webhook.reviews.lock().await.push(review);
+            let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+            Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(answer.to_string()))))
+        }
+    });
+    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.unwrap();
 }
 
 struct Scene {
@@ -209,4 +220,96 @@ async fn a_webhook_is_told_of_a_dry_run() {
     scene.register("ValidatingWebhookConfiguration", json!({"sideEffects": "NoneOnDryRun"})).await;
     scene.cluster.kubectl(&["create", "configmap", "dry", "--dry-run=server"]).await;
     assert_eq!(scene.webhook.reviews.lock().await[0]["request"]["dryRun"], true);
+}
+
+/// Serves the same webhook on the machine's own 127.0.0.1; returns its URL and its certificate.
+async fn serve_on_machine(webhook: Arc<Webhook>) -> (String, String) {
+    let (certificate, acceptor) = identity("127.0.0.1");
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}/admit", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(acceptor.clone(), stream, webhook.clone()));
+        }
+    });
+    (url, certificate)
+}
+
+#[tokio::test]
+async fn a_webhook_is_reached_by_its_url() {
+    let scene = Scene::new(|_| json!({"allowed": true})).await;
+    let refuses = Arc::new(Webhook { reviews: Mutex::default(), answer: |_| json!({"allowed": false}) });
+    let (url, certificate) = serve_on_machine(refuses.clone()).await;
+    let by_url = json!({"clientConfig": {"url": url, "caBundle": BASE64_STANDARD.encode(&certificate)}});
+    scene.register("ValidatingWebhookConfiguration", by_url.clone()).await;
+    let denied = scene.create("one").await.unwrap_err();
+    assert!(denied.contains("denied the request without explanation"), "{denied}");
+    assert_eq!(refuses.reviews.lock().await.len(), 1);
+    let mut untrusted = by_url;
+    untrusted["clientConfig"]["caBundle"] = json!(BASE64_STANDARD.encode(&scene.certificate));
+    scene.register("ValidatingWebhookConfiguration", untrusted).await;
+    let denied = scene.create("two").await.unwrap_err();
+    assert!(denied.contains("failed to call webhook: Post") && denied.contains("certificate"), "{denied}");
+    assert_eq!(refuses.reviews.lock().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_mutating_webhook_sees_what_later_ones_changed_if_it_wants_to() {
+    let scene = Scene::new(|request| match &request["object"]["data"] {
+        // The first in the order of names: it counts how often it is asked.
+        data if data["second"].is_null() => patch(json!([{"op": "add", "path": "/data/first", "value": "alone"}])),
+        _ => patch(json!([{"op": "add", "path": "/data/first", "value": "both"}])),
+    })
+    .await;
+    let second = Arc::new(Webhook {
+        reviews: Mutex::default(),
+        answer: |_| patch(json!([{"op": "add", "path": "/data/second", "value": "yes"}])),
+    });
+    let (url, certificate) = serve_on_machine(second.clone()).await;
+    for (policy, seen) in [("Never", "alone"), ("IfNeeded", "both")] {
+        scene.register("MutatingWebhookConfiguration", json!({"reinvocationPolicy": policy})).await;
+        let later = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "later"}, "webhooks": [{
+            "name": "later.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"url": url, "caBundle": BASE64_STANDARD.encode(&certificate)},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps"]}],
+        }]});
+        scene.cluster.apply(&later.to_string()).await;
+        let created = scene.create(&format!("map-{}", policy.to_lowercase())).await.unwrap();
+        assert_eq!(created.data.unwrap()["first"], seen, "{policy}");
+    }
+    assert_eq!((scene.webhook.reviews.lock().await.len(), second.reviews.lock().await.len()), (3, 2));
+}
+
+#[tokio::test]
+async fn a_webhook_that_does_not_answer_in_time_fails_or_is_ignored() {
+    let scene = Scene::new(|_| json!({"allowed": true})).await;
+    // It takes connections and never says a word.
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}/admit", silent.local_addr().unwrap());
+    let slow = |policy: &str| {
+        let ca = BASE64_STANDARD.encode(&scene.certificate);
+        json!({"clientConfig": {"url": url, "caBundle": ca}, "timeoutSeconds": 1, "failurePolicy": policy})
+    };
+    scene.register("ValidatingWebhookConfiguration", slow("Fail")).await;
+    let failed = scene.create("one").await.unwrap_err();
+    let expected = format!(
+        "Internal error occurred: failed calling webhook \"hook.example.com\": failed to call webhook: Post \"{url}?timeout=1s\": \
+         context deadline exceeded"
+    );
+    assert_eq!(failed, expected);
+    scene.register("ValidatingWebhookConfiguration", slow("Ignore")).await;
+    scene.create("one").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_condition_without_an_answer_fails_or_is_skipped() {
+    let scene = Scene::new(|_| json!({"allowed": true})).await;
+    let condition = |policy: &str| json!({"failurePolicy": policy, "matchConditions": [{"name": "odd", "expression": "object.data.missing == 'x'"}]});
+    scene.register("ValidatingWebhookConfiguration", condition("Fail")).await;
+    let failed = scene.create("one").await.unwrap_err();
+    assert!(failed.contains("match condition \"odd\" cannot be evaluated"), "{failed}");
+    scene.register("ValidatingWebhookConfiguration", condition("Ignore")).await;
+    scene.create("one").await.unwrap();
+    assert!(scene.webhook.reviews.lock().await.is_empty());
 }

@@ -76,7 +76,8 @@ pub(super) fn before_apply(served: &Served, subresource: &str, config: &mut Valu
         "" if served.definition.subresource("status").is_some() => drop(fields.remove("status")),
         "status" => {
             fields.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-            if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut).filter(|_| served.custom.is_some()) {
+            if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut).filter(|_| served.custom.is_some())
+            {
                 metadata.retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
             }
         }

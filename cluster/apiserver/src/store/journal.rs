@@ -173,22 +173,35 @@ fn open_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// Length and checksum of a record, to be filled in by [`seal`].
+const HEAD: usize = 8;
+
 fn encode(resource: &GroupResource, object: &Object, deleted: bool) -> io::Result<Vec<u8>> {
-    let json = (!deleted).then(|| object.json());
-    let value = json.as_deref().map(serde_json::from_slice::<&RawValue>).transpose()?;
-    frame(&Record {
+    let mut bytes = open_record(&Record {
         revision: object.revision,
         group: (&*resource.group).into(),
         resource: (&*resource.resource).into(),
         key: object.key.as_str().into(),
-        value,
-    })
+        value: None,
+    })?;
+    if !deleted {
+        // The object is JSON already. As a `RawValue` it would be parsed once more.
+        bytes.pop();
+        bytes.extend_from_slice(b",\"value\":");
+        bytes.extend_from_slice(&object.json());
+        bytes.push(b'}');
+    }
+    seal(bytes)
 }
 
-fn frame(record: &Record<'_>) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; 8];
+fn open_record(record: &Record<'_>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; HEAD];
     serde_json::to_writer(&mut bytes, record)?;
-    let (head, payload) = bytes.split_at_mut(8);
+    Ok(bytes)
+}
+
+fn seal(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    let (head, payload) = bytes.split_at_mut(HEAD);
     let length = u32::try_from(payload.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     head[..4].copy_from_slice(&length.to_le_bytes());
     head[4..].copy_from_slice(&checksum(payload).to_le_bytes());
@@ -212,7 +225,7 @@ fn write_snapshot(directory: &Path, generation: u64, revision: u64, objects: &[(
         writer.write_all(&encode(resource, object, false)?)?;
     }
     let end = Record { revision, group: "".into(), resource: "".into(), key: "".into(), value: None };
-    writer.write_all(&frame(&end)?)?;
+    writer.write_all(&seal(open_record(&end)?)?)?;
     writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     fs::rename(&unfinished, &path)
 }
