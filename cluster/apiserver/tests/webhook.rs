@@ -256,7 +256,6 @@ async fn a_webhook_is_reached_by_its_url() {
 #[tokio::test]
 async fn a_mutating_webhook_sees_what_later_ones_changed_if_it_wants_to() {
     let scene = Scene::new(|request| match &request["object"]["data"] {
-        // The first in the order of names: it counts how often it is asked.
         data if data["second"].is_null() => patch(json!([{"op": "add", "path": "/data/first", "value": "alone"}])),
         _ => patch(json!([{"op": "add", "path": "/data/first", "value": "both"}])),
     })

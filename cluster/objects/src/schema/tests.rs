@@ -214,6 +214,18 @@ fn cel_rules() {
 }
 
 #[test]
+fn cel_rules_that_would_take_too_long_are_not_run() {
+    let schema = crd(json!({"names": {"type": "array", "items": {"type": "string"},
+        "x-kubernetes-validations": [{"rule": "self.all(x, self.exists_one(y, x == y))", "message": "names are not unique"}]}}));
+    let names = |count: usize| spec(json!({"names": (0..count).map(|n| n.to_string()).collect::<Vec<_>>()}));
+    assert!(schema.validate(&names(500), None).is_empty());
+    insta::assert_snapshot!(
+        lines(&schema.validate(&names(100_000), None)),
+        @r#"spec.names: Invalid value: "array": validation failed due to running out of cost budget, no further validation rules will be run"#
+    );
+}
+
+#[test]
 fn list_semantics_of_built_in_kinds() {
     let schema = Schema::builtin("", "v1", "Pod").unwrap();
     let containers = schema.root().property("spec").unwrap().property("containers").unwrap();

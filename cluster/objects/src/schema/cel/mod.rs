@@ -1,5 +1,7 @@
 //! `x-kubernetes-validations`: CEL rules of custom resources, compiled when an object first meets them.
 
+mod cost;
+
 use std::sync::OnceLock;
 
 use kube_cel::{CompiledSchema, Validator};
@@ -46,6 +48,13 @@ impl Rules {
 
     pub(super) fn evaluate(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
         let Some(compiled) = self.compiled() else { return Vec::new() };
+        if let Some(path) = cost::over_budget(compiled, new) {
+            let shown = lookup(new, &path).map_or("object", json_type);
+            let why = "validation failed due to running out of cost budget, no further validation rules will be run";
+            let field = if path.is_empty() { "<nil>".to_owned() } else { path };
+            let message = format!("Invalid value: {shown:?}: {why}");
+            return vec![Cause { reason: CauseReason::FieldValueInvalid, message, field }];
+        }
         match Validator::new().validate_compiled(compiled, new, old) {
             Ok(()) => Vec::new(),
             Err(errors) => errors.into_vec().into_iter().map(|error| cause(new, error)).collect(),
