@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ahash::{AHashMap, RandomState};
@@ -24,6 +25,8 @@ use crate::client::Fetch;
 const MAX_BODY: usize = 16 << 20;
 /// A target that never answered yet is asked again after this: it has just been started.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// A sample that claims to be from further ahead is dropped, as Prometheus does: its series would take no other until then.
+const MAX_AHEAD: Millis = 600_000;
 /// Most targets at a time.
 const MAX_TARGETS: usize = 2000;
 
@@ -99,9 +102,10 @@ impl<N: Net> Scraper<N> {
         let mut series = Known::new(target);
         let mut ever_up = false;
         let mut due = tokio::time::Instant::now();
+        let mut time = now();
         loop {
             let up = tokio::select! {
-                up = self.scrape(target, status, &mut series) => up,
+                up = self.scrape(target, status, &mut series, time) => up,
                 () = stop.cancelled() => break,
             };
             ever_up |= up;
@@ -110,12 +114,13 @@ impl<N: Net> Scraper<N> {
                 () = tokio::time::sleep_until(due) => {}
                 () = stop.cancelled() => break,
             }
+            time = aligned(time + self.interval.as_millis() as Millis, now(), self.interval);
         }
         series.end(&self.tsdb, now());
     }
 
-    async fn scrape(&self, target: &Target, status: &Mutex<Status>, series: &mut Known) -> bool {
-        let (time, started) = (now(), Instant::now());
+    async fn scrape(&self, target: &Target, status: &Mutex<Status>, series: &mut Known, time: Millis) -> bool {
+        let started = Instant::now();
         let host = target.address.to_string();
         let fetch = Fetch {
             address: target.address,
@@ -208,6 +213,10 @@ impl Known {
         let mut appender = tsdb.appender();
         for (line, key) in exposition.lines.iter().zip(keys) {
             let sample = Sample { time: line.time.unwrap_or(time), value: line.value };
+            if sample.time > time + MAX_AHEAD {
+                tsdb.dropped.out_of_bounds.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
             if let Some(entry) = self.series.get_mut(&key) {
                 entry.seen = self.scrape;
                 if appender.append(entry.reference, sample) {
@@ -267,7 +276,28 @@ impl Known {
     }
 }
 
+/// The time to write down for a scrape that should have been at `due`. A timer is late by a millisecond or so; samples at equal
+/// distances take much less memory, so within Prometheus' own tolerance they are given them.
+fn aligned(due: Millis, now: Millis, interval: Duration) -> Millis {
+    const TOLERANCE: Millis = 2;
+    let tolerance = TOLERANCE.min(interval.as_millis() as Millis / 100);
+    if (now - due).abs() <= tolerance { due } else { now }
+}
+
 /// The time by the clock.
 pub(crate) fn now() -> Millis {
     Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_that_is_hardly_late_is_written_down_as_punctual() {
+        let interval = Duration::from_secs(5);
+        assert_eq!([aligned(1000, 1002, interval), aligned(1000, 999, interval)], [1000, 1000]);
+        assert_eq!([aligned(1000, 1003, interval), aligned(1000, 900, interval)], [1003, 900]);
+        assert_eq!(aligned(1000, 1001, Duration::from_millis(20)), 1001, "1 % of the interval at most");
+    }
 }

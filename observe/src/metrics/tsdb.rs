@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::{AHashMap, AHashSet};
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use super::chunk::{Chunk, Millis, Sample};
+use super::chunk::{Chunk, Millis, Sample, is_stale};
 use super::labels::{Labels, Pair, pair};
 use super::matcher::{Condition, Matcher, all_match};
 
@@ -41,6 +41,9 @@ impl Default for Limits {
     }
 }
 
+/// Times of samples, far beyond what a clock can show, whose distances and sums are times as well.
+const TIMES: std::ops::Range<Millis> = -(1 << 52)..1 << 52;
+
 /// What was not kept, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct Dropped {
@@ -50,16 +53,19 @@ pub(crate) struct Dropped {
     pub(crate) label_limit: AtomicU64,
     /// A sample was not newer than the one before.
     pub(crate) out_of_order: AtomicU64,
+    /// A sample was of a time that cannot be.
+    pub(crate) out_of_bounds: AtomicU64,
     /// Chunks were forgotten before their time.
     pub(crate) early: AtomicU64,
 }
 
 impl Dropped {
-    pub(crate) fn read(&self) -> [(&'static str, u64); 4] {
+    pub(crate) fn read(&self) -> [(&'static str, u64); 5] {
         [
             ("series_limit", self.series_limit.load(Ordering::Relaxed)),
             ("label_limit", self.label_limit.load(Ordering::Relaxed)),
             ("out_of_order", self.out_of_order.load(Ordering::Relaxed)),
+            ("out_of_bounds", self.out_of_bounds.load(Ordering::Relaxed)),
             ("memory_limit", self.early.load(Ordering::Relaxed)),
         ]
     }
@@ -124,6 +130,19 @@ impl Selected {
             .filter(move |chunk| chunk.last().time > after && chunk.first() <= until)
             .flat_map(|chunk| chunk.iter())
             .filter(move |sample| sample.time > after && sample.time <= until)
+    }
+
+    /// Appends samples with `after < time <= until` to `samples`, without stale marks.
+    pub(crate) fn read(&self, after: Millis, until: Millis, samples: &mut Vec<Sample>) {
+        for chunk in &self.chunks {
+            samples.reserve(chunk.len());
+            // A loop of its own for each chunk: an hour of a thousand series is a million samples.
+            chunk.iter().for_each(|sample| {
+                if sample.time > after && sample.time <= until && !is_stale(sample.value) {
+                    samples.push(sample);
+                }
+            });
+        }
     }
 }
 
@@ -241,10 +260,15 @@ impl Appender<'_> {
         Some(self.head.create(&labels))
     }
 
-    /// Appends to a series; `false` if the series has been forgotten meanwhile. A sample that is not newer is dropped and counted.
+    /// Appends to a series; `false` if the series has been forgotten meanwhile. A sample that is not newer, or of a time that cannot
+    /// be, is dropped and counted.
     pub(crate) fn append(&mut self, reference: SeriesRef, sample: Sample) -> bool {
         let slot = self.head.slots.get_mut(reference.slot as usize).filter(|slot| slot.generation == reference.generation);
         let Some(series) = slot.and_then(|slot| slot.series.as_mut()) else { return false };
+        if !TIMES.contains(&sample.time) {
+            self.tsdb.dropped.out_of_bounds.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
         match series.chunks.back_mut() {
             Some(chunk) if chunk.last().time >= sample.time => {
                 self.tsdb.dropped.out_of_order.fetch_add(1, Ordering::Relaxed);
@@ -369,7 +393,13 @@ mod tests {
         }
         add(&tsdb, &[("__name__", "m"), ("x", "12345678901")], 1000, 1.0);
         assert_eq!(tsdb.size().series, 2);
-        assert_eq!(tsdb.dropped.read(), [("series_limit", 1), ("label_limit", 1), ("out_of_order", 1), ("memory_limit", 0)]);
+        add(&tsdb, &[("__name__", "m"), ("x", "a")], Millis::MAX, 1.0);
+        add(&tsdb, &[("__name__", "m"), ("x", "a")], Millis::MIN, 1.0);
+        let dropped = tsdb.dropped.read();
+        assert_eq!(
+            dropped,
+            [("series_limit", 1), ("label_limit", 1), ("out_of_order", 1), ("out_of_bounds", 2), ("memory_limit", 0)]
+        );
     }
 
     #[test]

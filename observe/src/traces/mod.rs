@@ -5,6 +5,7 @@ mod api;
 pub(crate) mod fuzzing;
 mod model;
 mod otlp;
+mod packed;
 mod page;
 mod receive;
 mod store;

@@ -77,12 +77,6 @@ impl Span {
         self.tags.iter().chain(&self.process.tags).find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// Whether a tag, or a field of an event, has this value as text.
-    pub(crate) fn has(&self, name: &str, value: &str) -> bool {
-        let fields = self.events.iter().flat_map(|event| &event.fields);
-        self.tags.iter().chain(&self.process.tags).chain(fields).any(|(key, there)| key == name && is_text(there, value))
-    }
-
     /// Whether the step failed.
     pub(crate) fn is_error(&self) -> bool {
         self.tag("error").is_some_and(|error| is_text(error, "true"))
@@ -91,17 +85,14 @@ impl Span {
     pub(crate) fn end(&self) -> u64 {
         self.start.saturating_add(self.duration)
     }
-
-    /// Memory used, in bytes, about.
-    pub(crate) fn size(&self) -> usize {
-        let tag = |(name, value): &Tag| size_of::<Tag>() + name.len() + value.as_str().map_or(0, str::len);
-        let events: usize =
-            self.events.iter().map(|event| size_of::<Event>() + event.fields.iter().map(tag).sum::<usize>()).sum();
-        size_of::<Self>() + self.name.len() + self.tags.iter().map(tag).sum::<usize>() + events
-    }
 }
 
 impl Process {
+    /// Whether a tag has this value as text.
+    pub(crate) fn has(&self, name: &str, value: &str) -> bool {
+        self.tags.iter().any(|(key, there)| key == name && is_text(there, value))
+    }
+
     pub(crate) fn bounded(mut self) -> Self {
         shorten(&mut self.service);
         if self.service.is_empty() {

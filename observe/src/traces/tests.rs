@@ -287,6 +287,35 @@ fn a_flood_of_spans_pushes_the_oldest_traces_out_and_is_counted() {
 }
 
 #[test]
+fn a_trace_is_found_once_however_many_pods_a_service_has() {
+    let store = Store::new(TraceLimits::default());
+    for pod in 1..=3 {
+        let tags = vec![("ip".to_owned(), json!(format!("10.0.0.{pod}")))];
+        let process = Arc::new(Process { service: "web".to_owned(), tags });
+        store.add(vec![Span { process, start: 10 - pod, ..span(7, pod, "") }]);
+    }
+    let search = |tags: &[(&str, &str)]| {
+        let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        store.search(&Search { service: "web".to_owned(), tags, end: u64::MAX, limit: 9, ..Search::default() })
+    };
+    assert_eq!(search(&[]).iter().map(Vec::len).collect::<Vec<_>>(), [3]);
+    assert_eq!((search(&[("ip", "10.0.0.2"), ("k", "v")]).len(), search(&[("ip", "10.0.0.4")]).len()), (1, 0));
+}
+
+#[test]
+fn memory_is_bounded_whatever_the_tags_are() {
+    let store = Store::new(TraceLimits { bytes: 3 << 20, ..TraceLimits::default() });
+    for trace in 1..=20_000_u64 {
+        let unique = |what: &str| format!("{what}-{trace}-{}", "x".repeat(200));
+        let process = Arc::new(Process { service: "web".to_owned(), tags: vec![("pod".to_owned(), json!(unique("pod")))] });
+        let tags = vec![(unique("name"), json!(unique("value")))];
+        store.add(vec![Span { process, name: unique("op"), tags, ..span(u128::from(trace), trace, "") }]);
+    }
+    let counts = store.counts();
+    assert!(counts.bytes <= 3 << 20 && counts.forgotten > 10_000 && counts.spans > 100, "{counts:?}");
+}
+
+#[test]
 fn what_is_too_long_is_cut_and_said() {
     let mut long = span(1, 1, "s");
     long.tags = (0..200).map(|tag| (format!("t{tag}"), json!("é".repeat(5000)))).collect();

@@ -1,6 +1,7 @@
 //! Expressions to values.
 
-use std::cell::Cell;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use promql_parser::parser::{AtModifier, Call, Expr, MatrixSelector, Offset, SubqueryExpr, VectorSelector};
@@ -11,7 +12,7 @@ use super::value::{Grid, Row, Value, combine};
 use super::{LOOKBACK, QueryError, Result, SUBQUERY_STEP, aggregate, binary, function};
 use crate::metrics::chunk::{Millis, Sample, is_stale};
 use crate::metrics::labels::Labels;
-use crate::metrics::tsdb::Tsdb;
+use crate::metrics::tsdb::{Selected, Tsdb};
 
 /// One query under way.
 pub(super) struct Evaluator<'a> {
@@ -20,8 +21,13 @@ pub(super) struct Evaluator<'a> {
     span: (Millis, Millis),
     deadline: Instant,
     /// Values that may still be computed.
-    left: Cell<usize>,
+    left: AtomicUsize,
 }
+
+/// Series that are worth a thread of their own.
+const SERIES_PER_THREAD: usize = 500;
+/// Most threads of one query.
+const THREADS: usize = 4;
 
 /// What an instant selector yields of the sample it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +58,7 @@ impl Windows {
 
 impl<'a> Evaluator<'a> {
     pub(super) fn new(tsdb: &'a Tsdb, span: (Millis, Millis), deadline: Instant, values: usize) -> Self {
-        Self { tsdb, span, deadline, left: Cell::new(values) }
+        Self { tsdb, span, deadline, left: AtomicUsize::new(values) }
     }
 
     pub(super) fn eval(&self, expression: &Expr, grid: Grid) -> Result<Value> {
@@ -154,9 +160,9 @@ impl<'a> Evaluator<'a> {
                 None => None,
             };
             let keep_name = name == "last_over_time";
-            let mut rows = Vec::new();
-            self.each_range(ranges, grid, |labels, samples, windows| {
-                let mut window = Window::default();
+            let counter = matches!(name, "rate" | "increase");
+            let rows: Vec<Row> = self.each_range(ranges, grid, |labels, samples, windows| {
+                let (mut window, falls) = (Window::default(), counter && range::falls(samples));
                 let values: Vec<_> = (0..grid.len())
                     .map(|index| {
                         let end = windows.end(index);
@@ -165,28 +171,29 @@ impl<'a> Evaluator<'a> {
                         if inside.is_empty() {
                             None
                         } else {
-                            function(inside, &range::At { end, range: windows.range, time: grid.time(index), parameter })
+                            function(inside, &range::At { end, range: windows.range, time: grid.time(index), parameter, falls })
                         }
                     })
                     .collect();
-                if values.iter().any(Option::is_some) {
-                    rows.push(Row { labels: if keep_name { labels.clone() } else { labels.without_name() }, values });
-                }
-                Ok(())
+                values.iter().any(Option::is_some).then(|| Row { labels: labels.clone(), values })
             })?;
-            return Ok(Value::Vector(combine(rows)?));
+            if keep_name {
+                return Ok(Value::Vector(combine(rows)?));
+            }
+            // Series of one metric do not become equal without its name.
+            let one_metric = rows.windows(2).all(|pair| pair[0].labels.name() == pair[1].labels.name());
+            let unnamed = rows.into_iter().map(|row| Row { labels: row.labels.without_name(), ..row }).collect();
+            return Ok(Value::Vector(if one_metric { unnamed } else { combine(unnamed)? }));
         }
         if name == "absent_over_time" {
             let argument = arguments.first().ok_or_else(|| execution("absent_over_time() expects a range vector"))?;
-            let mut present = vec![false; grid.len()];
-            self.each_range(argument, grid, |_, samples, windows| {
+            let of_series: Vec<Vec<bool>> = self.each_range(argument, grid, |_, samples, windows| {
                 let mut window = Window::default();
-                for (index, present) in present.iter_mut().enumerate() {
-                    let end = windows.end(index);
-                    *present |= !window.advance(samples, end - windows.range, end).is_empty();
-                }
-                Ok(())
+                let end = |index| windows.end(index);
+                let present = |index| !window.advance(samples, end(index) - windows.range, end(index)).is_empty();
+                Some((0..grid.len()).map(present).collect())
             })?;
+            let present: Vec<bool> = (0..grid.len()).map(|index| of_series.iter().any(|present| present[index])).collect();
             return function::absent(argument, &present).map(Value::Vector);
         }
         function::call(self, name, &arguments, grid)
@@ -194,36 +201,35 @@ impl<'a> Evaluator<'a> {
 
     /// The raw samples of a range vector at one time, for an instant query of it.
     pub(super) fn raw(&self, expression: &Expr, grid: Grid) -> Result<Vec<(Labels, Vec<Sample>)>> {
-        let mut series = Vec::new();
         self.each_range(expression, grid, |labels, samples, windows| {
             let inside = Window::default().advance(samples, windows.end(0) - windows.range, windows.end(0));
-            if !inside.is_empty() {
-                series.push((labels.clone(), inside.to_vec()));
-            }
-            Ok(())
-        })?;
-        Ok(series)
+            (!inside.is_empty()).then(|| (labels.clone(), inside.to_vec()))
+        })
     }
 
-    /// Calls `visit` with each series of a range vector: all samples that any window may need, marks of ends left out.
-    fn each_range(
+    /// What `visit` makes of each series of a range vector: it gets all samples that any window may need, marks of ends left out.
+    fn each_range<T: Send>(
         &self,
         expression: &Expr,
         grid: Grid,
-        mut visit: impl FnMut(&Labels, &[Sample], &Windows) -> Result<()>,
-    ) -> Result<()> {
+        visit: impl Fn(&Labels, &[Sample], &Windows) -> Option<T> + Sync,
+    ) -> Result<Vec<T>> {
         match bare(expression) {
             Expr::MatrixSelector(MatrixSelector { vs, range }) => {
                 let windows = self.windows(vs.at.as_ref(), vs.offset.as_ref(), millis(*range), grid);
                 let (after, until) = windows.span();
-                let mut samples = Vec::new();
-                for series in self.tsdb.select(&matchers(vs)?, after, until) {
-                    samples.clear();
-                    samples.extend(series.samples(after, until).filter(|sample| !is_stale(sample.value)));
-                    self.spend(samples.len() + grid.len())?;
-                    visit(&series.labels, &samples, &windows)?;
-                }
-                Ok(())
+                let found = self.tsdb.select(&matchers(vs)?, after, until);
+                let read = |series: &[Selected]| {
+                    let (mut samples, mut visited) = (Vec::new(), Vec::with_capacity(series.len()));
+                    for series in series {
+                        samples.clear();
+                        series.read(after, until, &mut samples);
+                        self.spend(samples.len() + grid.len())?;
+                        visited.extend(visit(&series.labels, &samples, &windows));
+                    }
+                    Ok(visited)
+                };
+                in_parallel(&found, &read)
             }
             Expr::Subquery(subquery) => {
                 let (windows, inner) = self.subquery(subquery, grid)?;
@@ -234,6 +240,7 @@ impl<'a> Evaluator<'a> {
                     }
                     Value::Text(_) => return Err(execution("a subquery of a string has no meaning")),
                 };
+                let mut visited = Vec::new();
                 for row in rows {
                     self.spend(grid.len())?;
                     let samples: Vec<_> = inner
@@ -241,9 +248,9 @@ impl<'a> Evaluator<'a> {
                         .zip(&row.values)
                         .filter_map(|(time, value)| Some(Sample { time, value: (*value)? }))
                         .collect();
-                    visit(&row.labels, &samples, &windows)?;
+                    visited.extend(visit(&row.labels, &samples, &windows));
                 }
-                Ok(())
+                Ok(visited)
             }
             _ => Err(execution("a range vector is expected")),
         }
@@ -255,7 +262,7 @@ impl<'a> Evaluator<'a> {
         let step = subquery.step.map_or(SUBQUERY_STEP, millis).max(1);
         let (after, until) = windows.span();
         let inner = Grid::new((after.div_euclid(step) + 1) * step, until, step);
-        if inner.len() > self.left.get() {
+        if inner.len() > self.left.load(Ordering::Relaxed) {
             return Err(too_many());
         }
         Ok((windows, inner))
@@ -275,8 +282,8 @@ impl<'a> Evaluator<'a> {
         if Instant::now() > self.deadline {
             return Err(QueryError::Timeout);
         }
-        self.left.set(self.left.get().checked_sub(values).ok_or_else(too_many)?);
-        Ok(())
+        let less = |left: usize| left.checked_sub(values);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).map(drop).map_err(|_| too_many())
     }
 
     fn checked(&self, value: Value) -> Result<Value> {
@@ -285,6 +292,23 @@ impl<'a> Evaluator<'a> {
         }
         Ok(value)
     }
+}
+
+/// Shares many series among threads; the order of the results is that of the series.
+fn in_parallel<T: Send>(series: &[Selected], read: &(impl Fn(&[Selected]) -> Result<Vec<T>> + Sync)) -> Result<Vec<T>> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS).min(series.len() / SERIES_PER_THREAD);
+    if threads < 2 {
+        return read(series);
+    }
+    std::thread::scope(|scope| {
+        let parts = series.chunks(series.len().div_ceil(threads));
+        let running: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        let mut results = Vec::with_capacity(series.len());
+        for thread in running {
+            results.extend(thread.join().map_err(|_| execution("the evaluation was broken off by a bug"))??);
+        }
+        Ok(results)
+    })
 }
 
 /// An error of the evaluation.

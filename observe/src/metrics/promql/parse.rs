@@ -94,9 +94,12 @@ pub(super) fn matchers(selector: &VectorSelector) -> Result<Matchers> {
     name.chain(others).collect()
 }
 
+/// The longest time span, a thousand years: however many of them are added up, the sum is a time.
+const LONGEST: Millis = 1000 * 366 * 86_400_000;
+
 /// A time span in milliseconds.
 pub(super) fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX / 4).min(Millis::MAX / 4)
+    Millis::try_from(duration.as_millis()).unwrap_or(LONGEST).min(LONGEST)
 }
 
 /// How far back `offset` goes; negative: ahead.

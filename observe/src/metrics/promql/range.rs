@@ -14,6 +14,13 @@ pub(super) struct At {
     pub(super) time: Millis,
     /// The function's other argument.
     pub(super) parameter: f64,
+    /// Whether the series fell anywhere, in this window or another: most counters never do.
+    pub(super) falls: bool,
+}
+
+/// Whether a value is less than the one before.
+pub(super) fn falls(samples: &[Sample]) -> bool {
+    samples.windows(2).any(|pair| pair[1].value < pair[0].value)
 }
 
 /// Takes at least one sample.
@@ -110,7 +117,7 @@ fn extrapolated(samples: &[Sample], at: &At, counter: bool) -> Option<f64> {
         _ => return None,
     };
     let mut growth = last.value - first.value;
-    if counter {
+    if counter && at.falls {
         growth += samples.windows(2).filter(|pair| pair[1].value < pair[0].value).map(|pair| pair[0].value).sum::<f64>();
     }
     let seconds = |millis: Millis| millis as f64 / 1000.0;

@@ -1,0 +1,76 @@
+//! A quantile for every workload over an hour of 10,000 series.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use meshlab_net::OsNet;
+use meshlab_observe::{PrometheusOptions, StaticTarget, prometheus_of};
+use tokio_util::sync::CancellationToken;
+
+use crate::Row;
+use crate::fixtures::{body, free_address, median, proxy_series, runtime, serve, until};
+
+const SERIES: usize = 10_000;
+/// An hour of scrapes every 5 seconds.
+const SCRAPES: usize = 720;
+const QUERY: &str =
+    "histogram_quantile(0.95, sum by (le, destination_workload) (rate(istio_request_duration_milliseconds_bucket[1m])))";
+/// As Grafana asks for an hour: 241 steps.
+const STEP: u64 = 15;
+const ROUNDS: usize = 15;
+
+/// From the question to the whole answer, over HTTP. The hour is scraped beforehand, as fast as it goes: the target says when its
+/// samples were taken.
+pub(crate) fn measure() -> Row {
+    let (others, prometheus) = (runtime("target", 1), runtime("prometheus", 2));
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("it is after 1970").as_millis() as i64;
+    let start = now - 3_600_000;
+    let scrapes = Arc::new(AtomicUsize::new(0));
+    // Buckets only: a third of what a proxy has.
+    let series: Arc<Vec<Vec<String>>> =
+        Arc::new((0..10).map(|target| proxy_series(target, SERIES / 10 * 3)[..SERIES / 10].to_vec()).collect());
+    let address = serve(&others, {
+        let scrapes = scrapes.clone();
+        move |_| {
+            let scrape = scrapes.fetch_add(1, Ordering::Relaxed).min(SCRAPES);
+            let time = start + scrape as i64 * 5000 + (scrape % 3) as i64;
+            series.iter().map(|of_target| growing(of_target, scrape, time)).collect()
+        }
+    });
+    let (listen, shutdown) = (free_address(), CancellationToken::new());
+    let options = PrometheusOptions { listen, scrape_interval: Duration::from_millis(1), ..PrometheusOptions::default() };
+    let targets = vec![StaticTarget { job: "proxies".to_owned(), address, path: "/0".to_owned() }];
+    prometheus.spawn(prometheus_of(OsNet, targets, options, shutdown.clone()));
+    while scrapes.load(Ordering::Relaxed) <= SCRAPES + 1 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let query: String = url::form_urlencoded::byte_serialize(QUERY.as_bytes()).collect();
+    let url = format!("http://{listen}/api/v1/query_range?query={query}&start={}&end={}&step={STEP}", start / 1000, now / 1000);
+    let took = others.block_on(async {
+        until(&url, "success").await;
+        let mut took = Vec::new();
+        for _ in 0..ROUNDS {
+            let asked = Instant::now();
+            let answer = reqwest::get(&url).await.expect("an answer").bytes().await.expect("all of it");
+            took.push(asked.elapsed());
+            assert!(answer.len() > 10_000, "{answer:?}");
+        }
+        took
+    });
+    shutdown.cancel();
+    let best = took.iter().min().copied().unwrap_or_default();
+    Row {
+        what: "histogram_quantile of rates by workload: 10,000 series, one hour",
+        at_most: "60 ms",
+        measured: format!("median {:.0} ms, best {:.0} ms", median(took).as_secs_f64() * 1e3, best.as_secs_f64() * 1e3),
+    }
+}
+
+/// All series grow.
+fn growing(series: &[String], scrape: usize, time: i64) -> String {
+    body(&series.iter().chain(series).chain(series).cloned().collect::<Vec<_>>(), scrape, Some(time))
+        .split_inclusive('\n')
+        .take(series.len())
+        .collect()
+}
