@@ -9,7 +9,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::error::{CommandError, Hint};
-use crate::home::Home;
+use crate::home::{Home, read_json};
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +25,11 @@ pub(crate) enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
-    /// Process id.
-    pub pid: u32,
+    /// Process id; none where the lab runs on another cluster.
+    pub pid: Option<u32>,
+    /// `embedded`, `kind` or `kubeconfig:CONTEXT`. A lab of an earlier version does not say; there was no other.
+    #[serde(default = "embedded")]
+    pub cluster: String,
     /// `meshlab` version.
     pub version: String,
     /// Lab.
@@ -41,12 +44,16 @@ pub(crate) struct Status {
     pub started_in_ms: u64,
 }
 
-/// Asks the lab's process; `None` if none is running.
+fn embedded() -> String {
+    "embedded".to_owned()
+}
+
+/// Asks the lab's process; `None` if none is running. Of a lab on another cluster, what was noted when it was started.
 ///
 /// # Errors
 /// It runs but does not answer as it should.
 pub(crate) async fn ask(home: &Home, request: &Request) -> Result<Option<Status>, CommandError> {
-    let Ok(stream) = UnixStream::connect(home.control_socket()).await else { return Ok(None) };
+    let Ok(stream) = UnixStream::connect(home.control_socket()).await else { return read_json(&home.external()) };
     let talk = async {
         let (reader, mut writer) = stream.into_split();
         let mut line = serde_json::to_vec(request)?;

@@ -8,15 +8,31 @@ use std::path::Path;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// All passed.
-    Ok = 0,
+    Ok,
     /// Something failed.
-    Failed = 1,
+    Failed,
     /// The command was called wrongly.
-    Usage = 2,
+    Usage,
     /// The lab is not running.
-    NotRunning = 3,
+    NotRunning,
     /// It could not be measured.
-    Unmeasured = 4,
+    Unmeasured,
+    /// `exec`: whatever the command in the container ended with.
+    Command(u8),
+}
+
+impl Exit {
+    /// What the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotRunning => 3,
+            Self::Unmeasured => 4,
+            Self::Command(code) => code,
+        }
+    }
 }
 
 /// What to do about an error.

@@ -47,6 +47,54 @@ impl Home {
         self.0.join("control.sock")
     }
 
+    /// What is known of a lab that runs on another cluster, while one does.
+    pub fn external(&self) -> PathBuf {
+        self.0.join("external.json")
+    }
+
+    /// Where links to this program under other names are.
+    pub fn bin(&self) -> PathBuf {
+        self.0.join("bin")
+    }
+
+    /// The home of the lab that commands are about: this one, or that of the lab that was started by name.
+    ///
+    /// # Errors
+    /// The file that names it cannot be read.
+    pub fn current(&self) -> Result<Self, CommandError> {
+        let pointer = self.0.join(CURRENT);
+        match std::fs::read_to_string(&pointer) {
+            Ok(name) if is_lab_name(name.trim()) => self.of_lab(name.trim()),
+            Ok(name) => Err(CommandError::failed(format!("{}: {name:?} is no lab", pointer.display()))
+                .with_hint(Hint::new(format!("delete {}", pointer.display())))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.clone()),
+            Err(error) => Err(CommandError::io(&pointer, &error)),
+        }
+    }
+
+    /// Makes a lab the one that commands are about: `None` is the one that lives in this folder itself.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn set_current(&self, lab: Option<&str>) -> Result<Self, CommandError> {
+        let pointer = self.0.join(CURRENT);
+        let Some(name) = lab else {
+            return match std::fs::remove_file(&pointer) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CommandError::io(&pointer, &error)),
+                _ => Ok(self.clone()),
+            };
+        };
+        let home = self.of_lab(name)?;
+        write_atomically(&pointer, name.as_bytes()).map_err(|error| CommandError::io(&pointer, &error))?;
+        Ok(home)
+    }
+
+    fn of_lab(&self, name: &str) -> Result<Self, CommandError> {
+        let path = self.0.join("labs").join(name);
+        std::fs::create_dir_all(&path).map_err(|error| CommandError::io(&path, &error))?;
+        Ok(Self(path))
+    }
+
     /// What the lab's process has to say.
     pub fn log(&self) -> PathBuf {
         self.0.join("lab.log")
@@ -56,6 +104,15 @@ impl Home {
     pub fn progress(&self) -> PathBuf {
         self.0.join("progress.json")
     }
+}
+
+/// Names the lab that commands are about, where that is not the one of this folder itself.
+const CURRENT: &str = "current";
+
+/// Lab names are folder names that need no quoting anywhere.
+pub fn is_lab_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.len() <= 40 && name.chars().all(plain) && !name.starts_with('-')
 }
 
 fn platform_data_dir() -> Option<PathBuf> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use meshlab_checks::{Lab, LabError, LabSource};
 
 use crate::error::{CommandError, Hint};
+use crate::home::is_lab_name;
 
 /// The lab that is started when none is named.
 pub const DEFAULT: &str = "phase3";
@@ -58,11 +59,22 @@ pub fn load(name: &str, folder: Option<&Path>) -> Result<Lab, CommandError> {
         Some(folder) => Source::Folder(folder.join(name)),
         None => Source::Embedded(name.to_owned()),
     };
-    Lab::load(&source).map_err(|error| match error {
+    if !is_lab_name(name) {
+        return Err(CommandError::usage(format!("{name:?} is no name of a lab: lower case letters, digits and dashes")));
+    }
+    let lab = Lab::load(&source).map_err(|error| match error {
         LabError::Missing { ref path } if path == "lab.yaml" => CommandError::usage(format!("there is no lab {name:?}"))
             .with_hint(Hint::new("`meshlab lab list` shows the labs there are")),
         error => CommandError::usage(format!("lab {name}: {error}")),
-    })
+    })?;
+    if lab.steps.is_empty() {
+        return Err(CommandError::usage(format!("lab {name}: lab.yaml: it has no steps")));
+    }
+    if lab.file.name != name {
+        return Err(CommandError::usage(format!("lab {name}: lab.yaml calls it {:?}", lab.file.name))
+            .with_hint(Hint::new("the folder and the name in lab.yaml must be the same")));
+    }
+    Ok(lab)
 }
 
 /// The names of all labs.

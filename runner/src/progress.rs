@@ -15,6 +15,9 @@ use crate::home::{Home, read_json, write_json};
 pub(crate) struct Progress {
     /// Lab.
     pub lab: String,
+    /// The folder that the lab is from, if it is not compiled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labs: Option<PathBuf>,
     /// Id of the step the learner is at.
     pub step: String,
     /// Where the learner's files are.
@@ -38,6 +41,7 @@ impl Progress {
         let first = lab.steps.first().expect("a lab has steps");
         Self {
             lab: lab.file.name.clone(),
+            labs: None,
             step: first.file.id.clone(),
             workdir,
             language,

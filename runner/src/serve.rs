@@ -35,7 +35,8 @@ pub(crate) async fn serve(home: &Home, lab: &Lab, started: Instant, on_ready: im
     tracing::info!(elapsed = ?started.elapsed(), "everything is ready");
 
     let status = Status {
-        pid: std::process::id(),
+        pid: Some(std::process::id()),
+        cluster: "embedded".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         lab: lab.file.name.clone(),
         api_server: format!("https://{}", cluster.cluster().address()),
@@ -134,7 +135,7 @@ pub async fn start_cluster(lab: &Lab, home: Option<&Home>) -> Result<LabCluster,
 }
 
 /// Applies the mesh and the sample application, as `kubectl apply --server-side` would on any cluster.
-async fn install(client: &Client, lab: &Lab) -> Result<(), CommandError> {
+pub(crate) async fn install(client: &Client, lab: &Lab) -> Result<(), CommandError> {
     let mut objects = Vec::new();
     for (name, yaml) in meshlab_control::manifests() {
         objects.extend(documents(name, yaml)?);
@@ -198,7 +199,7 @@ pub(crate) async fn wait_for_deployments(client: &Client) -> Result<(), CommandE
         .with_hint(Hint::new("`kubectl describe pod` tells what holds them")))
 }
 
-fn is_available(deployment: &Deployment) -> bool {
+pub(crate) fn is_available(deployment: &Deployment) -> bool {
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let Some(status) = &deployment.status else { return wanted == 0 };
     let current = status.observed_generation >= deployment.metadata.generation;
@@ -207,7 +208,7 @@ fn is_available(deployment: &Deployment) -> bool {
 
 /// `127.0.0.1:PORT` of the ingress gateway's port 80, as the cluster says it is published: another port than the one wanted where
 /// that was taken.
-async fn gateway_address(client: &Client) -> Option<String> {
+pub(crate) async fn gateway_address(client: &Client) -> Option<String> {
     let services: Api<Service> = Api::namespaced(client.clone(), "istio-system");
     let service = services.get_opt("istio-ingressgateway").await.ok()??;
     let published = service.metadata.annotations?.remove("meshlab.io/published-ports")?;

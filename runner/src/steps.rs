@@ -139,6 +139,16 @@ pub(crate) fn identity(object: &Value) -> (Value, Value, Value, Value) {
     (object["apiVersion"].clone(), object["kind"].clone(), metadata["namespace"].clone(), metadata["name"].clone())
 }
 
+/// Writes one of the learner's files; what was there is kept as `NAME.bak` if it differs.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(crate) fn replace(workdir: &Path, name: &str, content: &str) -> Result<(), CommandError> {
+    let manifest = Manifest { name: name.to_owned(), content: content.to_owned() };
+    keep(workdir, &manifest)?;
+    write(&workdir.join(name), content)
+}
+
 /// Moves the learner's file out of the way, unless it is what would be written anyway.
 fn keep(workdir: &Path, manifest: &Manifest) -> Result<(), CommandError> {
     let path = workdir.join(&manifest.name);

@@ -8,6 +8,7 @@ mod traffic;
 use std::collections::BTreeMap;
 
 use kube::Client;
+use meshlab_probe_protocol::{HttpRequest, Outcome};
 use serde_json::Value;
 
 use crate::check::Probe;
@@ -47,6 +48,15 @@ impl Prober {
     /// `clients`: those of the lab, from which traffic is sent.
     pub fn new(client: Client, clients: BTreeMap<String, lab::Client>) -> Self {
         Self { client, clients }
+    }
+
+    /// Sends one request from a client of the lab, and says what became of it.
+    ///
+    /// # Errors
+    /// [`ProbeError`] when it could not be sent; a request that gets no answer is an outcome.
+    pub async fn send(&self, from: &str, request: &HttpRequest) -> Result<Outcome, ProbeError> {
+        let outcomes = send(self, from, request, 1, 1).await?;
+        outcomes.into_iter().next().ok_or_else(|| ProbeError::new(format!("prober {from}: it sent nothing")))
     }
 
     /// Looks once.

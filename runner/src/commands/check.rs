@@ -5,9 +5,10 @@ use std::io::IsTerminal;
 use meshlab_checks::report::{self, Format, Style, result_text, summary_text};
 use meshlab_checks::{Check, Prober, Report};
 
-use super::{Session, print};
+use super::Session;
 use crate::cli::Output;
 use crate::error::{CommandError, Exit, Hint};
+use crate::output::print;
 
 /// Runs the checks named, and again after every save if `watch` is set.
 pub(super) async fn run(mut session: Session, names: &[String], watch: bool, output: Output) -> Result<Exit, CommandError> {
@@ -109,8 +110,6 @@ fn exit_of(report: &Report) -> Exit {
     }
 }
 
-/// Colour only where there is a terminal that wants it (<https://no-color.org>).
 fn style() -> Style {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if wanted && std::io::stdout().is_terminal() { Style::Colour } else { Style::Plain }
+    if crate::output::colour() { Style::Colour } else { Style::Plain }
 }

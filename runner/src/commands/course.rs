@@ -2,8 +2,9 @@
 
 use meshlab_checks::Language;
 
-use super::{Session, print};
+use super::Session;
 use crate::error::{CommandError, Exit, Hint};
+use crate::output::print;
 use crate::steps;
 
 /// The steps, with a mark at the current one and at those that passed.

@@ -4,10 +4,11 @@ use std::net::TcpListener;
 
 use meshlab_checks::Language;
 
-use super::{Session, print};
+use super::Session;
 use crate::control::{self, Request};
 use crate::error::{CommandError, Exit};
 use crate::home::write_atomically;
+use crate::output::print;
 
 /// One thing looked at.
 struct Finding {

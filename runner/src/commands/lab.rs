@@ -1,9 +1,11 @@
-//! `lab list`, `lab lint`, `lab test`: for authors.
+//! `lab list`, `lab lint`, `lab test`, `lab new`, `lab preview`: for authors.
 
-use super::print;
+use std::path::Path;
+
 use crate::cli::{Cli, LabCommand};
 use crate::error::{CommandError, Exit};
-use crate::{lab_test, labs};
+use crate::output::print;
+use crate::{lab_test, labs, scaffold};
 
 pub(super) async fn run(command: &LabCommand, cli: &Cli) -> Result<Exit, CommandError> {
     match command {
@@ -15,6 +17,35 @@ pub(super) async fn run(command: &LabCommand, cli: &Cli) -> Result<Exit, Command
             let problems = labs::load(lab, cli.labs.as_deref())?.lint();
             problems.iter().for_each(|problem| print(&format!("{problem}\n")));
             Ok(if problems.is_empty() { Exit::Ok } else { Exit::Failed })
+        }
+        LabCommand::New { name, into } => {
+            let into = into.clone().or_else(|| cli.labs.clone()).unwrap_or_else(|| Path::new(".").to_owned());
+            for path in scaffold::create(name, &into)? {
+                print(&format!("{}\n", path.display()));
+            }
+            let into = into.display();
+            print(&format!(
+                "\nmeshlab --labs {into} lab lint {name}\nmeshlab --labs {into} lab test {name}\nmeshlab --labs {into} start {name}\n"
+            ));
+            Ok(Exit::Ok)
+        }
+        LabCommand::Preview { lab, step, html } => {
+            let lab = labs::load(lab, cli.labs.as_deref())?;
+            let steps = match step {
+                None => lab.steps.iter().collect(),
+                Some(name) => vec![lab.step(name).ok_or_else(|| CommandError::usage(format!("there is no step {name:?}")))?],
+            };
+            let language = super::language(cli, None);
+            let text = scaffold::preview(&lab, &steps, language);
+            match html {
+                None => print(&text),
+                Some(path) => {
+                    let page = scaffold::page(lab.file.title.get(language), &text, language);
+                    std::fs::write(path, page).map_err(|error| CommandError::io(path, &error))?;
+                    print(&format!("{}\n", path.display()));
+                }
+            }
+            Ok(Exit::Ok)
         }
         LabCommand::Test { lab, step } => {
             let lab = labs::load(lab, cli.labs.as_deref())?;

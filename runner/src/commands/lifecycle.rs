@@ -1,16 +1,19 @@
 //! `start`, `status`, `stop`, `env`, and the lab's own process.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use meshlab_checks::Language;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{Session, print};
+use super::Session;
+use crate::backend::{self, Backend};
 use crate::control::{self, Request, Status};
 use crate::error::{CommandError, Exit, Hint};
+use crate::home::Home;
+use crate::output::print;
 use crate::progress::Progress;
 use crate::ui::{self, Surroundings};
 use crate::{labs, steps};
@@ -23,57 +26,117 @@ pub(super) async fn start(
     mut session: Session,
     workdir: Option<PathBuf>,
     no_ui: bool,
-    labs: Option<PathBuf>,
+    cluster: Option<Backend>,
 ) -> Result<Exit, CommandError> {
     let workdir = match (workdir, &session.progress) {
         (Some(workdir), _) => std::path::absolute(&workdir).map_err(|error| CommandError::io(&workdir, &error))?,
         (None, Some(progress)) => progress.workdir.clone(),
         (None, None) => {
             let here = std::env::current_dir().map_err(|error| CommandError::failed(format!("current folder: {error}")))?;
-            here.join(format!("meshlab-{}", labs::DEFAULT))
+            here.join(format!("meshlab-{}", session.lab.file.name))
         }
     };
     steps::write_starters(&workdir, &session.lab)?;
     let mut progress = session.progress.take().unwrap_or_else(|| Progress::new(&session.lab, workdir.clone(), session.language));
     progress.workdir = workdir;
+    progress.labs = match &session.labs {
+        Some(labs) => Some(std::path::absolute(labs).map_err(|error| CommandError::io(labs, &error))?),
+        None => None,
+    };
     progress.language = session.language;
     progress.save(&session.home)?;
     session.progress = Some(progress);
 
-    let status = match control::ask(&session.home, &Request::Status).await? {
-        Some(status) => status,
-        None => spawn(&session, labs).await?,
+    let status = match (control::ask(&session.home, &Request::Status).await?, cluster) {
+        (Some(status), Some(wanted)) if !wanted.is(&status.cluster) => {
+            return Err(CommandError::failed(format!("the lab runs already, on cluster {}", status.cluster))
+                .with_hint(Hint::new("`meshlab stop` first")));
+        }
+        (Some(status), _) => status,
+        (None, None | Some(Backend::Embedded)) => spawn(&session).await?,
+        (None, Some(other)) => backend::start(&session.home, &session.lab, &other).await?,
     };
     if no_ui || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         print(&welcome(&session, &status)?);
         return Ok(Exit::Ok);
     }
     let surroundings =
-        Surroundings { client: session.client().await?, environment: environment(&session), home: session.home.clone() };
+        Surroundings { client: session.client().await?, environment: environment(&session)?, home: session.home.clone() };
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     ui::run(session.lab.clone(), session.progress()?.clone(), surroundings, colour).await?;
     Ok(Exit::Ok)
 }
 
-/// What a shell needs to work on the lab.
-fn environment(session: &Session) -> Vec<(String, String)> {
-    let mut variables = vec![("KUBECONFIG".to_owned(), session.home.kubeconfig().display().to_string())];
-    if let Some(folder) = std::env::current_exe().ok().as_deref().and_then(std::path::Path::parent) {
-        let path = std::env::var("PATH").unwrap_or_default();
-        variables.push(("PATH".to_owned(), format!("{}:{path}", folder.display())));
+/// Makes the lab `name` the one that commands are about, and returns its home.
+pub(super) async fn switch(root: &Home, name: &str, labs: Option<&Path>) -> Result<Home, CommandError> {
+    let here = root.current()?;
+    let running = |home: &Home| -> Result<String, CommandError> {
+        Ok(Progress::load(home)?.map_or_else(|| labs::DEFAULT.to_owned(), |progress| progress.lab))
+    };
+    let current = running(&here)?;
+    if current == name {
+        return Ok(here);
     }
-    variables
+    // A mistake in the name must not change anything.
+    labs::load(name, labs)?;
+    if control::ask(&here, &Request::Status).await?.is_some() {
+        return Err(CommandError::failed(format!("lab {current} is running"))
+            .with_hint(Hint::new(format!("`meshlab stop`, then `meshlab start {name}`; what you did in {current} is kept")))
+            .with_hint(Hint::new("or run both, each with a --home of its own")));
+    }
+    root.set_current((name != labs::DEFAULT).then_some(name))
+}
+
+/// What a shell needs to work on the lab. Where the machine has no kubectl, the built-in one takes its place: last in PATH, so
+/// that one that is installed later wins.
+fn environment(session: &Session) -> Result<Vec<(String, String)>, CommandError> {
+    let mut variables = vec![("KUBECONFIG".to_owned(), session.home.kubeconfig().display().to_string())];
+    let path = std::env::var("PATH").unwrap_or_default();
+    let program = std::env::current_exe().ok();
+    let own = program.as_deref().and_then(Path::parent).map(|folder| folder.display().to_string());
+    let shim = match &program {
+        Some(program) => kubectl_shim(&session.home, program, &path)?.map(|folder| folder.display().to_string()),
+        None => None,
+    };
+    let inherited: Vec<&str> = path.split(':').filter(|folder| shim.as_deref() != Some(folder)).collect();
+    let folders: Vec<&str> = own
+        .as_deref()
+        .into_iter()
+        .filter(|own| !inherited.contains(own))
+        .chain(inherited.iter().copied())
+        .chain(shim.as_deref())
+        .collect();
+    variables.push(("PATH".to_owned(), folders.join(":")));
+    Ok(variables)
+}
+
+/// The folder with a link `kubectl` to this program, if there is no other kubectl in PATH.
+fn kubectl_shim(home: &Home, program: &Path, path: &str) -> Result<Option<PathBuf>, CommandError> {
+    let bin = home.bin();
+    let link = bin.join("kubectl");
+    let elsewhere = path.split(':').map(Path::new).filter(|folder| *folder != bin).any(|folder| folder.join("kubectl").is_file());
+    if elsewhere {
+        return Ok(None);
+    }
+    if std::fs::read_link(&link).is_ok_and(|target| target == program) {
+        return Ok(Some(bin));
+    }
+    std::fs::create_dir_all(&bin).map_err(|error| CommandError::io(&bin, &error))?;
+    // Left over from a program that has moved since.
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(program, &link).map_err(|error| CommandError::io(&link, &error))?;
+    Ok(Some(bin))
 }
 
 /// Starts `meshlab serve`, which outlives this process and its terminal, and reads the one line that it prints when it is ready.
-async fn spawn(session: &Session, labs: Option<PathBuf>) -> Result<Status, CommandError> {
+async fn spawn(session: &Session) -> Result<Status, CommandError> {
     let program =
         std::env::current_exe().map_err(|error| CommandError::failed(format!("meshlab does not find itself: {error}")))?;
     let log = session.home.log();
     let log_file = std::fs::File::create(&log).map_err(|error| CommandError::io(&log, &error))?;
     let mut command = tokio::process::Command::new(program);
     command.arg("--home").arg(session.home.path()).arg("--lang").arg(session.language.tag());
-    if let Some(labs) = labs {
+    if let Some(labs) = &session.labs {
         command.arg("--labs").arg(labs);
     }
     // A process group of its own: Ctrl-C and a closed terminal do not reach it.
@@ -137,12 +200,13 @@ pub(super) async fn status(session: Session) -> Result<Exit, CommandError> {
     let status = control::ask(&session.home, &Request::Status).await?.ok_or_else(CommandError::not_running)?;
     let progress = session.progress()?;
     let step = progress.current(&session.lab).file.title.get(session.language);
+    let process = status.pid.map(|pid| format!("process {pid}, ")).unwrap_or_default();
     let (done, all) = (progress.passed.len(), session.lab.steps.len());
     print(&format!(
-        "lab          {} (process {}, meshlab {})\nAPI server   {}\nkubeconfig   {}\ngateway      {}\nfiles        {}\nstep         {step}\npassed       {done}/{all}\n",
+        "lab          {} ({process}meshlab {})\ncluster      {}\nAPI server   {}\nkubeconfig   {}\ngateway      {}\nfiles        {}\nstep         {step}\npassed       {done}/{all}\n",
         status.lab,
-        status.pid,
         status.version,
+        status.cluster,
         status.api_server,
         status.kubeconfig.display(),
         status.gateway.as_deref().unwrap_or("-"),
@@ -153,8 +217,9 @@ pub(super) async fn status(session: Session) -> Result<Exit, CommandError> {
 
 /// Stops the lab, keeping everything.
 pub(super) async fn stop(session: Session) -> Result<Exit, CommandError> {
-    if control::ask(&session.home, &Request::Stop).await?.is_none() {
-        return Err(CommandError::not_running());
+    let status = control::ask(&session.home, &Request::Stop).await?.ok_or_else(CommandError::not_running)?;
+    if status.pid.is_none() {
+        return leave(&session, &status);
     }
     control::wait_until_gone(&session.home).await?;
     print(match session.language {
@@ -164,13 +229,27 @@ pub(super) async fn stop(session: Session) -> Result<Exit, CommandError> {
     Ok(Exit::Ok)
 }
 
+/// Forgets another cluster, and leaves everything on it as it is.
+fn leave(session: &Session, status: &Status) -> Result<Exit, CommandError> {
+    let path = session.home.external();
+    std::fs::remove_file(&path).map_err(|error| CommandError::io(&path, &error))?;
+    let namespaces = session.lab.file.namespaces.join(" ");
+    let removal = match status.cluster.as_str() {
+        "kind" => "kind delete cluster --name meshlab".to_owned(),
+        _ => format!("kubectl delete namespace istio-system {namespaces}"),
+    };
+    print(&match session.language {
+        Language::En => format!("Cluster {} is left as it is. To take the lab off it: {removal}\n", status.cluster),
+        Language::Ja => format!("クラスター {} はそのまま残してあります。ラボを取り除くには: {removal}\n", status.cluster),
+    });
+    Ok(Exit::Ok)
+}
+
 /// Shell commands for `eval`.
 pub(super) fn env(session: &Session) -> Result<Exit, CommandError> {
-    let quote = |path: &std::path::Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
-    let mut text = format!("export KUBECONFIG={}\n", quote(&session.home.kubeconfig()));
-    if let Some(folder) = std::env::current_exe().ok().as_deref().and_then(std::path::Path::parent) {
-        text.push_str(&format!("export PATH={}:\"$PATH\"\n", quote(folder)));
+    let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    for (name, value) in environment(session)? {
+        print(&format!("export {name}={}\n", quote(&value)));
     }
-    print(&text);
     Ok(Exit::Ok)
 }

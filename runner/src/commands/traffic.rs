@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Session, print};
+use super::Session;
 use crate::cli::TrafficArgs;
 use crate::control::{self, Request};
 use crate::error::{CommandError, Exit, Hint};
+use crate::output::print;
 
 /// Requests that may be under way at once; beyond that the load falls behind rather than growing without end.
 const MAX_PENDING: usize = 256;
