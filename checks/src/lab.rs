@@ -54,8 +54,8 @@ pub struct Client {
     pub title: Text,
 }
 
-/// A step in `lab.yaml`; its folder holds `text.LANG.md`, `debrief.LANG.md`, `hints.LANG.md`, `checks.yaml`, `starter/`,
-/// `solution/` and `controls/`.
+/// A step in `lab.yaml`; its folder holds `text.LANG.md`, `debrief.LANG.md`, `hints.LANG.md`, `picture.LANG.svg`, `checks.yaml`,
+/// `starter/`, `solution/` and `controls/`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StepFile {
@@ -104,6 +104,8 @@ pub struct Step {
     pub file: StepFile,
     /// The text, by language: Markdown.
     pub text: BTreeMap<&'static str, String>,
+    /// What the text draws in characters, as SVG, by language. The linter misses one that is not there.
+    pub pictures: BTreeMap<&'static str, String>,
     /// What is said after passing.
     pub debrief: BTreeMap<&'static str, String>,
     /// Hints from a nudge to nearly the answer.
@@ -242,6 +244,7 @@ impl Step {
         let manifests = |kind: &str| -> Result<Vec<Manifest>, LabError> {
             file.files.iter().map(|name| manifest(source, &format!("{folder}/{kind}/{name}"), name)).collect()
         };
+        let picture = |language: Language| Some((language.tag(), source.read(&format!("{folder}/picture.{language}.svg"))?));
         let controls = source.list(&format!("{folder}/controls")).into_iter().map(|name| {
             let mut case: ControlCase = yaml(source, &format!("{folder}/controls/{name}"))?;
             case.name = name.trim_end_matches(".yaml").to_owned();
@@ -249,6 +252,7 @@ impl Step {
         });
         Ok(Self {
             text: texts("text")?,
+            pictures: Language::ALL.into_iter().filter_map(picture).collect(),
             debrief: texts("debrief")?,
             hints,
             checks: checks.checks,
@@ -264,6 +268,17 @@ impl Step {
         for (language, hints) in &self.hints {
             if hints.len() < 3 {
                 problems.push(format!("step {step}: {} hints in {language}, at least 3 are needed", hints.len()));
+            }
+        }
+        for language in Language::ALL {
+            let picture = format!("picture.{language}.svg");
+            match self.pictures.get(language.tag()) {
+                None => problems.push(format!("step {step}: {picture} is missing")),
+                Some(svg) if !svg.contains("<title") => problems.push(format!("step {step}: {picture} has no title to be read out")),
+                Some(_) if !self.text[language.tag()].contains(&format!("]({picture})")) => {
+                    problems.push(format!("step {step}: the text in {language} does not show {picture}"));
+                }
+                Some(_) => {}
             }
         }
         if self.checks.is_empty() {

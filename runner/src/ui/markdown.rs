@@ -1,9 +1,15 @@
 //! A step's text for the terminal: lines with styles, and the code blocks that can be run or copied.
 
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
+
+use super::table;
+use super::theme::{Role, Theme};
+
+/// Stands before each line of code that can be used.
+pub(crate) const GUTTER: &str = "▎ ";
 
 /// A text laid out for one width.
 #[derive(Debug, Clone, Default)]
@@ -25,14 +31,16 @@ pub(crate) struct CodeBlock {
     pub(crate) line: usize,
 }
 
-/// The code blocks of a text that are commands for a shell.
-pub(crate) fn commands(text: &str) -> Vec<String> {
-    lay_out(text, usize::MAX).blocks.into_iter().filter(|block| block.language == "sh").map(|block| block.code).collect()
+impl CodeBlock {
+    /// Whether it is something to do, and no picture and no output.
+    pub(crate) fn is_for_use(&self) -> bool {
+        matches!(self.language.as_str(), "sh" | "yaml")
+    }
 }
 
 /// Lays a text out in lines of at most `width` columns. Code is never broken.
-pub(crate) fn lay_out(text: &str, width: usize) -> Page {
-    let mut writer = Writer { page: Page::default(), width: width.max(20), ..Writer::default() };
+pub(crate) fn lay_out(text: &str, width: usize, theme: Theme) -> Page {
+    let mut writer = Writer::new(width.max(20), theme);
     for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
         writer.event(event);
     }
@@ -40,26 +48,44 @@ pub(crate) fn lay_out(text: &str, width: usize) -> Page {
     writer.page
 }
 
-#[derive(Default)]
 struct Writer {
     page: Page,
     width: usize,
+    theme: Theme,
     pending: Vec<Span<'static>>,
     style: Style,
     lists: Vec<Option<u64>>,
     marker: Option<String>,
     code: Option<CodeBlock>,
-    row: Option<Vec<String>>,
+    table: Vec<Vec<String>>,
+    in_image: bool,
+    soft_break: bool,
 }
 
 impl Writer {
+    fn new(width: usize, theme: Theme) -> Self {
+        Self {
+            page: Page::default(),
+            width,
+            theme,
+            pending: Vec::new(),
+            style: Style::new(),
+            lists: Vec::new(),
+            marker: None,
+            code: None,
+            table: Vec::new(),
+            in_image: false,
+            soft_break: false,
+        }
+    }
+
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
             Event::Text(text) => self.text(&text),
-            Event::Code(code) => self.inline(&code, Style::new().fg(Color::Cyan)),
-            Event::SoftBreak => self.text(" "),
+            Event::Code(code) => self.inline(&code, self.theme.style(Role::Code)),
+            Event::SoftBreak => self.soft_break = true,
             Event::HardBreak => self.flush(),
             Event::Rule => self.page.lines.push(Line::from("─".repeat(self.width.min(40)))),
             _ => {}
@@ -70,8 +96,7 @@ impl Writer {
         match tag {
             Tag::Heading { level, .. } => {
                 self.blank();
-                let colour = if level == HeadingLevel::H1 { Color::Magenta } else { Color::Blue };
-                self.style = Style::new().fg(colour).add_modifier(Modifier::BOLD);
+                self.style = self.theme.style(if level == HeadingLevel::H1 { Role::Title } else { Role::Heading });
             }
             Tag::Paragraph if self.marker.is_none() => self.blank(),
             Tag::Strong => self.style = self.style.add_modifier(Modifier::BOLD),
@@ -103,8 +128,13 @@ impl Writer {
                 };
                 self.code = Some(CodeBlock { language, code: String::new(), line: self.page.lines.len() });
             }
-            Tag::Table(_) => self.blank(),
-            Tag::TableHead | Tag::TableRow => self.row = Some(Vec::new()),
+            Tag::Table(_) => {
+                self.flush();
+                self.blank();
+            }
+            Tag::TableHead | Tag::TableRow => self.table.push(Vec::new()),
+            // The text draws the same with characters.
+            Tag::Image { .. } => self.in_image = true,
             _ => {}
         }
     }
@@ -124,37 +154,59 @@ impl Writer {
             TagEnd::CodeBlock => self.code_block(),
             TagEnd::TableCell => {
                 let cell: String = self.pending.drain(..).map(|span| span.content.into_owned()).collect();
-                if let Some(row) = &mut self.row {
+                if let Some(row) = self.table.last_mut() {
                     row.push(cell);
                 }
             }
-            TagEnd::TableHead | TagEnd::TableRow => {
-                let row = self.row.take().unwrap_or_default();
-                self.pending.push(Span::raw(format!("  {}", row.join("  │  "))));
-                self.flush();
-            }
+            TagEnd::Table => self.end_table(),
+            TagEnd::Image => self.in_image = false,
             _ => {}
         }
     }
 
     fn text(&mut self, text: &str) {
         match &mut self.code {
+            _ if self.in_image => {}
             Some(block) => block.code.push_str(text),
             None => self.inline(text, self.style),
         }
     }
 
     fn inline(&mut self, text: &str, style: Style) {
+        if std::mem::take(&mut self.soft_break) {
+            // Where a Japanese sentence goes on in the next line of the source, no space belongs.
+            let before = self.pending.last().and_then(|span| span.content.chars().last());
+            let both = before.is_some_and(is_wide) && text.starts_with(is_wide);
+            if !both && !before.is_some_and(is_closing_wide) && before.is_some() {
+                self.pending.push(Span::styled(" ", style));
+            }
+        }
         self.pending.push(Span::styled(text.to_owned(), style));
     }
 
     fn code_block(&mut self) {
         let Some(block) = self.code.take() else { return };
-        let colour = if block.language == "text" { Color::Reset } else { Color::Green };
+        let (gutter, role) = match block.language.as_str() {
+            "output" => ("  ", Some(Role::Faint)),
+            "text" => ("  ", None),
+            _ => (GUTTER, Some(Role::Code)),
+        };
+        let style = role.map_or_else(Style::new, |role| self.theme.style(role));
         for line in block.code.lines() {
-            self.page.lines.push(Line::from(Span::styled(format!("  {line}"), Style::new().fg(colour))));
+            let gutter = Span::styled(gutter, self.theme.style(Role::Faint));
+            self.page.lines.push(Line::from(vec![gutter, Span::styled(line.to_owned(), style)]));
         }
         self.page.blocks.push(block);
+    }
+
+    fn end_table(&mut self) {
+        let indent = "  ".repeat(self.lists.len().max(1));
+        let rows = std::mem::take(&mut self.table);
+        let lines = table::lay_out(&rows, self.width.saturating_sub(indent.len()));
+        for (number, line) in lines.into_iter().enumerate() {
+            let style = if number < 2 { self.theme.style(Role::Faint) } else { Style::new() };
+            self.page.lines.push(Line::from(Span::styled(format!("{indent}{line}"), style)));
+        }
     }
 
     fn blank(&mut self) {
@@ -165,6 +217,7 @@ impl Writer {
 
     /// Breaks what is pending into lines: at spaces in Latin text, anywhere between Japanese characters.
     fn flush(&mut self) {
+        self.soft_break = false;
         if self.pending.is_empty() {
             return;
         }
@@ -214,6 +267,10 @@ fn is_wide(character: char) -> bool {
     matches!(character, '\u{3000}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ff00}'..='\u{ffef}')
 }
 
+fn is_closing_wide(character: char) -> bool {
+    is_closing(character) && is_wide(character)
+}
+
 fn is_closing(character: char) -> bool {
     matches!(character, '。' | '、' | '」' | '』' | '）' | '！' | '？' | 'ー' | '.' | ',' | ')' | ':' | ';')
 }
@@ -229,7 +286,7 @@ mod tests {
     #[test]
     fn text_is_broken_at_spaces_and_code_is_not() {
         let text = "# Title\n\nA paragraph of several words.\n\n1. first\n\n   ```sh\n   kubectl get pods --all-namespaces --watch\n   ```\n\n- x\n";
-        let page = lay_out(text, 24);
+        let page = lay_out(text, 24, Theme::Mono);
         insta::assert_snapshot!(plain(&page), @r"
         Title
 
@@ -238,7 +295,7 @@ mod tests {
 
         1. first
 
-          kubectl get pods --all-namespaces --watch
+        ▎ kubectl get pods --all-namespaces --watch
 
         • x
         ");
@@ -247,7 +304,7 @@ mod tests {
 
     #[test]
     fn japanese_is_broken_anywhere_but_no_line_begins_with_a_full_stop() {
-        let page = lay_out("サービスメッシュはプロキシを置きます。そして通信を引き受けます。", 36);
+        let page = lay_out("サービスメッシュはプロキシを置きます。そして通信を引き受けます。", 36, Theme::Mono);
         assert!(page.lines.len() > 1);
         for line in &page.lines {
             assert!(line.width() <= 38, "{line}");
@@ -256,7 +313,21 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_the_shell_blocks() {
-        assert_eq!(commands("```sh\na\n```\n```yaml\nb: 1\n```\n```sh\nc\n```\n"), ["a\n", "c\n"]);
+    fn a_sentence_goes_on_in_the_next_line_of_its_source() {
+        let page = lay_out("普通の名前に\n接続します。\n`client` と\nwebapp です。\none\ntwo ![alt](x.svg)\n", 80, Theme::Mono);
+        insta::assert_snapshot!(plain(&page), @"普通の名前に接続します。client と webapp です。one two");
+    }
+
+    #[test]
+    fn commands_can_be_used_and_what_they_print_can_not() {
+        let page = lay_out("```sh\na\n```\n\n```output\nb\n```\n\n```yaml\nc: 1\n```\n", 80, Theme::Mono);
+        insta::assert_snapshot!(plain(&page), @r"
+        ▎ a
+
+          b
+
+        ▎ c: 1
+        ");
+        assert_eq!(page.blocks.iter().map(CodeBlock::is_for_use).collect::<Vec<_>>(), [true, false, true]);
     }
 }

@@ -1,36 +1,51 @@
-//! The terminal UI: the loop between keys, saved files, checks and the screen.
+//! The terminal UI: the loop between keys, saved files, a changing cluster, checks and the screen.
 
 mod app;
+mod cluster;
 mod markdown;
+mod plain;
+mod table;
 #[cfg(test)]
 mod tests;
+mod theme;
 mod view;
+mod words;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use base64::Engine;
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures::StreamExt;
-use meshlab_checks::{CheckResult, Lab, Prober, Step};
+use meshlab_checks::{Check, CheckResult, Lab, Prober, Step};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
-
-pub(crate) use markdown::commands;
 
 use crate::error::CommandError;
 use crate::home::Home;
 use crate::progress::Progress;
 use crate::{apply, steps, watch};
-use app::{Action, App, Overlay};
+use app::{Action, App};
+use theme::Theme;
+use words::word;
+
+/// While something is under way, its bar moves this often.
+const TICK: Duration = Duration::from_millis(120);
 
 /// What happens besides keys.
 enum Happening {
     /// A check of this run ended; runs are numbered, and those of an older one are not shown.
     Checked(u64, Box<CheckResult>),
-    /// A command of the text, or an action on the cluster, ended: show this.
-    Output(String),
+    /// A command of the text prints a line.
+    Printed(String),
+    /// A command of the text ended.
+    Ended,
     /// An action on the cluster succeeded: say this, and check.
     Changed(String),
+    /// An action failed: show why.
+    Failed(String),
 }
 
 /// What the UI works on.
@@ -43,11 +58,14 @@ pub(crate) struct Surroundings {
     pub(crate) environment: Vec<(String, String)>,
 }
 
-/// Runs the UI until the learner leaves.
+/// Runs the UI until the learner leaves: the plain one where it is asked for or the terminal can do no more.
 ///
 /// # Errors
 /// The terminal cannot be used.
 pub(crate) async fn run(lab: Lab, progress: Progress, surroundings: Surroundings, colour: bool) -> Result<(), CommandError> {
+    if plain::is_wanted() {
+        return plain::run(lab, progress, surroundings).await;
+    }
     let mut terminal =
         ratatui::try_init().map_err(|error| CommandError::failed(format!("this terminal cannot be used: {error}")))?;
     let result = Loop::new(lab, progress, surroundings, colour).run(&mut terminal).await;
@@ -61,16 +79,21 @@ struct Loop {
     happenings: (mpsc::Sender<Happening>, mpsc::Receiver<Happening>),
     round: u64,
     checking: Option<tokio::task::JoinHandle<()>>,
+    working: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Loop {
     fn new(lab: Lab, progress: Progress, surroundings: Surroundings, colour: bool) -> Self {
-        Self { app: App::new(lab, progress, colour), surroundings, happenings: mpsc::channel(256), round: 0, checking: None }
+        let theme = if colour { Theme::Dark } else { Theme::Mono };
+        let app = App::new(lab, progress, theme);
+        Self { app, surroundings, happenings: mpsc::channel(256), round: 0, checking: None, working: None }
     }
 
     async fn run(mut self, terminal: &mut ratatui::DefaultTerminal) -> Result<(), CommandError> {
         let mut saves = watch::saves(&self.app.progress.workdir)?;
+        let mut changes = cluster::changes(self.surroundings.client.clone(), &self.app.lab);
         let mut keys = EventStream::new();
+        let mut tick = tokio::time::interval(TICK);
         self.check();
         loop {
             terminal
@@ -82,8 +105,10 @@ impl Loop {
                     Some(Ok(_)) => None,
                     Some(Err(_)) | None => return Ok(()),
                 },
-                Some(()) = saves.recv() => Some(Action::Check),
+                Some(()) = saves.recv() => self.saved(),
+                Some(()) = changes.recv() => Some(Action::Check),
                 Some(happening) = self.happenings.1.recv() => self.happened(happening),
+                _ = tick.tick(), if self.app.busy.is_some() => None,
             };
             match action {
                 Some(Action::Quit) => return Ok(()),
@@ -93,42 +118,59 @@ impl Loop {
         }
     }
 
+    /// A file was saved: one that is no YAML is told of at once, with its line.
+    fn saved(&mut self) -> Option<Action> {
+        if let Err(error) = read_files(&self.app.progress.workdir, self.app.step()) {
+            self.app.message = error.message;
+        }
+        Some(Action::Check)
+    }
+
     fn happened(&mut self, happening: Happening) -> Option<Action> {
         match happening {
-            Happening::Checked(round, result) if round == self.round => self.app.ended(*result),
-            Happening::Checked(..) => None,
-            Happening::Output(text) => {
-                self.app.overlay = Some(Overlay::Output(text));
-                self.app.overlay_scroll = 0;
-                None
-            }
+            Happening::Checked(round, result) if round == self.round => return self.app.ended(*result),
+            Happening::Checked(..) => return None,
+            Happening::Printed(line) => self.app.print(line),
+            Happening::Ended => self.app.busy = None,
             Happening::Changed(text) => {
+                self.app.busy = None;
                 self.app.message = text;
-                Some(Action::Check)
+                return Some(Action::Check);
+            }
+            Happening::Failed(text) => {
+                self.app.busy = None;
+                self.app.show_output(&text);
             }
         }
+        None
     }
 
     fn act(&mut self, action: Action) -> Result<(), CommandError> {
         match action {
-            Action::Quit => {}
+            Action::Quit | Action::Interrupt => self.interrupt(),
             Action::Check => self.check(),
             Action::Save => self.app.progress.save(&self.surroundings.home)?,
-            Action::Run(command) => {
-                self.spawn(run_command(command, self.app.progress.workdir.clone(), self.surroundings.environment.clone()))
+            Action::Turn => {
+                self.app.progress.save(&self.surroundings.home)?;
+                self.check();
             }
-            Action::Copy(text) => copy(&text),
+            Action::Run(command) => self.run_command(&command),
+            Action::Copy(text) => {
+                copy(&text);
+                self.app.message = word(self.app.language(), "✓ copied", "✓ コピーしました").to_owned();
+            }
+            Action::Write(name, content) => self.write(&name, &content),
             Action::Apply => {
                 let (client, workdir, step) = self.target();
-                self.spawn(async move { outcome(apply_files(&client, workdir, &step).await, "✓ apply") });
+                self.work("apply", async move { outcome(apply_files(&client, &workdir, &step).await, "✓ apply") });
             }
             Action::Solve => {
                 let (client, workdir, step) = self.target();
-                self.spawn(async move { outcome(steps::solve(&client, &workdir, &step).await, "✓ solve") });
+                self.work("solve", async move { outcome(steps::solve(&client, &workdir, &step).await, "✓ solve") });
             }
             Action::Reset => {
                 let (client, workdir, step) = self.target();
-                self.spawn(async move { outcome(steps::reset(&client, &workdir, &step).await, "✓ reset") });
+                self.work("reset", async move { outcome(steps::reset(&client, &workdir, &step).await, "✓ reset") });
             }
         }
         Ok(())
@@ -138,12 +180,49 @@ impl Loop {
         (self.surroundings.client.clone(), self.app.progress.workdir.clone(), self.app.step().clone())
     }
 
-    fn spawn(&self, work: impl Future<Output = Happening> + Send + 'static) {
+    /// Does something in the background, one thing at a time.
+    fn work(&mut self, what: &str, work: impl Future<Output = Happening> + Send + 'static) {
+        if self.app.busy.is_some() {
+            return;
+        }
+        self.app.begin(what);
         let sender = self.happenings.0.clone();
-        tokio::spawn(async move {
+        self.working = Some(tokio::spawn(async move {
             // The UI is gone: nobody to tell.
             let _ = sender.send(work.await).await;
+        }));
+    }
+
+    /// Gives up what is under way; a command of the text is ended with it.
+    fn interrupt(&mut self) {
+        if let Some(working) = self.working.take() {
+            working.abort();
+        }
+        self.app.busy = None;
+    }
+
+    fn run_command(&mut self, command: &str) {
+        if self.app.busy.is_some() {
+            return;
+        }
+        self.app.show_output(&format!("$ {}\n ", command.trim_end()));
+        let (workdir, environment, sender) =
+            (self.app.progress.workdir.clone(), self.surroundings.environment.clone(), self.happenings.0.clone());
+        let owned = command.to_owned();
+        self.work(command, async move {
+            if let Err(error) = stream_command(&owned, &workdir, environment, &sender).await {
+                let _ = sender.send(Happening::Printed(format!("sh: {error}"))).await;
+            }
+            Happening::Ended
         });
+    }
+
+    fn write(&mut self, name: &str, content: &str) {
+        let path = self.app.progress.workdir.join(name);
+        self.app.message = match std::fs::write(&path, content) {
+            Ok(()) => format!("✓ {}", path.display()),
+            Err(error) => CommandError::io(&path, &error).message,
+        };
     }
 
     /// Proves the step; a run under way is given up, since what it looked at has changed.
@@ -154,8 +233,7 @@ impl Loop {
         self.round += 1;
         self.app.started();
         let (round, sender) = (self.round, self.happenings.0.clone());
-        let step = self.app.step();
-        let checks: Vec<_> = step.checks.iter().map(|check| (step.file.id.clone(), check.clone())).collect();
+        let checks = checks_of(self.app.step());
         let prober = Prober::new(self.surroundings.client.clone(), self.app.lab.file.clients.clone());
         let lab = self.app.lab.file.name.clone();
         self.checking = Some(tokio::spawn(async move {
@@ -168,37 +246,60 @@ impl Loop {
     }
 }
 
+fn checks_of(step: &Step) -> Vec<(String, Check)> {
+    step.checks.iter().map(|check| (step.file.id.clone(), check.clone())).collect()
+}
+
 fn outcome(result: Result<(), CommandError>, done: &str) -> Happening {
     match result {
         Ok(()) => Happening::Changed(done.to_owned()),
-        Err(error) => Happening::Output(error.to_string()),
+        Err(error) => Happening::Failed(error.to_string()),
     }
 }
 
-async fn apply_files(client: &kube::Client, workdir: PathBuf, step: &Step) -> Result<(), CommandError> {
+/// The objects of the learner's files of a step.
+fn read_files(workdir: &Path, step: &Step) -> Result<Vec<serde_json::Value>, CommandError> {
     let mut objects = Vec::new();
     for name in &step.file.files {
         let path = workdir.join(name);
         let yaml = std::fs::read_to_string(&path).map_err(|error| CommandError::io(&path, &error))?;
         objects.extend(apply::documents(name, &yaml)?);
     }
-    apply::apply(client, &objects).await
+    Ok(objects)
 }
 
-async fn run_command(command: String, workdir: PathBuf, environment: Vec<(String, String)>) -> Happening {
-    let output = tokio::process::Command::new("sh")
-        .arg("-c")
-        .arg(&command)
+async fn apply_files(client: &kube::Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
+    apply::apply(client, &read_files(workdir, step)?).await
+}
+
+/// Runs a command in a shell, and says each line that it prints, on either stream. Whoever drops this ends the command.
+async fn stream_command(
+    command: &str,
+    workdir: &Path,
+    environment: Vec<(String, String)>,
+    sender: &mpsc::Sender<Happening>,
+) -> std::io::Result<()> {
+    let mut child = tokio::process::Command::new("sh")
+        .args(["-c", &format!("exec 2>&1\n{command}")])
         .current_dir(workdir)
         .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await;
-    let text = match output {
-        Ok(output) => [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).concat(),
-        Err(error) => format!("sh: {error}"),
-    };
-    Happening::Output(format!("$ {}\n\n{text}", command.trim_end()))
+        .spawn()?;
+    if let Some(output) = child.stdout.take() {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).await? > 0 {
+            let text = String::from_utf8_lossy(&line).trim_end().replace('\t', "    ");
+            if sender.send(Happening::Printed(text)).await.is_err() {
+                break;
+            }
+            line.clear();
+        }
+    }
+    child.wait().await?;
+    Ok(())
 }
 
 /// Copies through the terminal (OSC 52), so that it also works over ssh.
