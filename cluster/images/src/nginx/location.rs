@@ -2,11 +2,11 @@
 
 use super::config::{Location, Matcher, Server};
 
-/// The location for a path, and what a regular expression's groups caught.
-pub(super) fn find<'a>(server: &'a Server, path: &str) -> Option<(&'a Location, Vec<String>)> {
+/// The location for a path.
+pub(super) fn find<'a>(server: &'a Server, path: &str) -> Option<&'a Location> {
     let exact = |location: &&Location| matches!(&location.matcher, Matcher::Exact(exact) if exact == path);
     if let Some(location) = server.locations.iter().find(exact) {
-        return Some((location, Vec::new()));
+        return Some(location);
     }
     let prefix = |location: &'a Location| match &location.matcher {
         Matcher::Prefix(prefix, final_word) if path.starts_with(prefix) => Some((prefix.len(), *final_word, location)),
@@ -14,16 +14,12 @@ pub(super) fn find<'a>(server: &'a Server, path: &str) -> Option<(&'a Location, 
     };
     let longest = server.locations.iter().filter_map(prefix).max_by_key(|(length, ..)| *length);
     if !matches!(longest, Some((_, true, _))) {
-        for location in &server.locations {
-            if let Matcher::Regex(regex) = &location.matcher
-                && let Some(captures) = regex.captures(path)
-            {
-                let groups = captures.iter().map(|group| group.map_or("", |group| group.as_str()).to_owned());
-                return Some((location, groups.collect()));
-            }
+        let regex = |location: &&Location| matches!(&location.matcher, Matcher::Regex(regex) if regex.is_match(path));
+        if let Some(location) = server.locations.iter().find(regex) {
+            return Some(location);
         }
     }
-    longest.map(|(.., location)| (location, Vec::new()))
+    longest.map(|(.., location)| location)
 }
 
 /// A named location.

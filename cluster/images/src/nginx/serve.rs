@@ -12,9 +12,9 @@ use meshlab_net::PodNet;
 use meshlab_program::{FileSystem, FileType};
 use tokio::sync::mpsc;
 
-use super::config::{Action, Config, Location, RewriteFlag, Server, ServerName, Settings, header_value};
+use super::config::{Action, Config, Location, Matcher, RewriteFlag, Server, ServerName, Settings, header_value};
 use super::static_files::{self, Found};
-use super::variables::Request;
+use super::variables::{Captures, Request};
 use super::{VERSION, location, proxy};
 use crate::http::server::{Ends, Handler};
 use crate::http::{Body, empty, full, version_name};
@@ -78,7 +78,7 @@ impl Handler for Site {
             hostname: self.hostname.clone(),
             port: self.port,
             ends,
-            captures: Vec::new(),
+            captures: Captures::default(),
             proxy_host: String::new(),
         };
         let limit = usize::try_from(server.settings.client_max_body).unwrap_or(usize::MAX);
@@ -120,9 +120,10 @@ impl Site {
         let mut at = location::find(server, &request.path);
         let mut error = None;
         for _ in 0..=MAX_INTERNAL_REDIRECTS {
-            let (found, captures) = at.map_or((None, Vec::new()), |(location, captures)| (Some(location), captures));
-            if !captures.is_empty() {
-                request.captures = captures;
+            let found = at;
+            if let Some(Matcher::Regex(regex)) = found.map(|location| &location.matcher) {
+                let path = request.path.clone();
+                request.capture(regex, &path);
             }
             let settings = found.map_or(&server.settings, |location| &location.settings);
             let step = self.step(settings, found, request, body.clone()).await;
@@ -140,7 +141,7 @@ impl Site {
                     location::find(server, &request.path)
                 }
                 Step::Named(name) => match location::named(server, &name) {
-                    Some(location) => Some((location, Vec::new())),
+                    Some(location) => Some(location),
                     None => {
                         self.log_error(request, &format!("could not find named location \"{name}\""));
                         return (error_response(StatusCode::INTERNAL_SERVER_ERROR, settings), settings);
@@ -159,7 +160,7 @@ impl Site {
                         return (redirect(StatusCode::FOUND, &to), settings);
                     }
                     if to.starts_with('@') {
-                        location::named(server, &to).map(|location| (location, Vec::new()))
+                        location::named(server, &to)
                     } else {
                         request.set_path(&to);
                         location::find(server, &request.path)
@@ -291,8 +292,10 @@ fn normal_path(path: &str) -> String {
 
 fn rewrite(settings: &Settings, request: &mut Request) -> Option<Step> {
     for rule in &settings.rewrites {
-        let Some(captures) = rule.regex.captures(&request.path) else { continue };
-        request.captures = captures.iter().map(|group| group.map_or("", |group| group.as_str()).to_owned()).collect();
+        let path = request.path.clone();
+        if !request.capture(&rule.regex, &path) {
+            continue;
+        }
         let mut to = request.expand(&rule.replacement);
         // The query goes along unless the replacement ends with a question mark.
         match to.strip_suffix('?') {

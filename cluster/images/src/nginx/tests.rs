@@ -63,6 +63,7 @@ async fn locations_files_and_returns() {
             location = /exact { return 200 "exact $host$request_uri\n"; }
             location ^~ /static/ { return 200 static; }
             location ~ ^/user/(\d+)$ { return 200 "user $1"; }
+            location ~ ^/order/(?<id>\d+)/(?<part>.*)$ { return 200 "$part of $id for $cookie_user"; }
             location ~* \.JS$ { add_header X-Kind script; }
             location /old { return 301 https://$host/new; }
             location /gone { return 410; }
@@ -85,6 +86,7 @@ async fn locations_files_and_returns() {
         ("curl -s -w ' %{http_code}' web/none", "lost 404"),
         ("curl -s -H 'Host: a.example.org' web/exact?x=1", "exact a.example.org/exact?x=1\n"),
         ("curl -s web/static/user/1; curl -s web/user/42", "staticuser 42"),
+        ("curl -s -b user=jason web/order/7/items", "items of 7 for jason"),
         ("curl -sI web/app.js | grep -iE 'x-|content-type'", "content-type: application/javascript\r\nx-kind: script\r\n"),
         ("curl -sI web/ | grep x-", "x-site: main\r\n"),
         ("curl -s -o /dev/null -w '%{http_code} %{redirect_url}' web/old", "301 https://web/new"),
@@ -146,6 +148,7 @@ async fn a_wrong_configuration_is_refused_in_nginxs_words() {
         ("server {\n  listen 80;\n", "unexpected end of file, expecting \"}\" in /etc/nginx/conf.d/default.conf:3"),
         ("server { listen http; }", "invalid port in \"http\" of the \"listen\" directive in /etc/nginx/conf.d/default.conf:1"),
         ("server { location ~ ( { } }", "invalid regular expression \"(\" in /etc/nginx/conf.d/default.conf:1"),
+        ("server { return 200 $nonsense; }", "unknown \"nonsense\" variable in /etc/nginx/conf.d/default.conf:1"),
         ("server { root; }", "invalid number of arguments in \"root\" directive in /etc/nginx/conf.d/default.conf:1"),
         ("location / { }", "\"location\" directive is not allowed here in /etc/nginx/conf.d/default.conf:1"),
         (

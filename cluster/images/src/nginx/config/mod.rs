@@ -1,14 +1,17 @@
 //! The meaning of a configuration: servers, locations, and what each says.
 
-use std::collections::BTreeMap;
+mod arguments;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 use meshlab_program::FileSystem;
 use regex::{Regex, RegexBuilder};
 
 use super::syntax::{self, Directive};
+use super::variables;
+use arguments::{duration, error_page, flag, listen, one, proxy_pass, return_action, rewrite, server_name, size};
 
 /// What is wrong with a configuration, in nginx' form: `message in file:line`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,32 @@ impl fmt::Display for ConfigError {
 pub(super) struct Config {
     pub(super) servers: Vec<Server>,
     pub(super) dump: String,
+}
+
+/// What directives may name that is said elsewhere.
+#[derive(Default)]
+struct Known {
+    /// The address of each `upstream`.
+    upstreams: BTreeMap<String, String>,
+    /// Variables that regular expressions set: the names of their groups.
+    captures: BTreeSet<String>,
+}
+
+/// The names of all groups of regular expressions of locations and rewrites.
+fn captures(block: &[Directive]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for directive in block {
+        let pattern = match (directive.name.as_str(), directive.arguments.as_slice()) {
+            ("location", [modifier, pattern]) if modifier.starts_with('~') => Some(pattern),
+            ("rewrite", [pattern, ..]) => Some(pattern),
+            _ => None,
+        };
+        if let Some(regex) = pattern.and_then(|pattern| Regex::new(pattern).ok()) {
+            names.extend(regex.capture_names().flatten().map(str::to_owned));
+        }
+        names.extend(directive.block.iter().flat_map(|block| captures(block)));
+    }
+    names
 }
 
 /// A `server` block.
@@ -204,6 +233,10 @@ const IGNORED: &[&str] = &[
     "master_process",
 ];
 
+/// Directives in whose arguments variables are replaced by their values.
+const TAKE_VARIABLES: &[&str] =
+    &["root", "alias", "index", "try_files", "return", "rewrite", "add_header", "proxy_pass", "proxy_set_header", "error_page"];
+
 /// A block's names for its kind, for "is not allowed here".
 const KNOWN: &[&str] = &[
     "http",
@@ -241,22 +274,6 @@ fn unknown(directive: &Directive) -> ConfigError {
     }
 }
 
-fn one(directive: &Directive) -> Result<&str, ConfigError> {
-    match &directive.arguments[..] {
-        [only] => Ok(only),
-        _ => Err(directive.error(format!("invalid number of arguments in \"{}\" directive", directive.name))),
-    }
-}
-
-fn flag(directive: &Directive) -> Result<bool, ConfigError> {
-    match one(directive)? {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        other => Err(directive
-            .error(format!("invalid value \"{other}\" in \"{}\" directive, it must be \"on\" or \"off\"", directive.name))),
-    }
-}
-
 /// Checks directives that stand outside of any block.
 pub(super) fn check_main(directives: &[Directive]) -> Result<(), ConfigError> {
     directives.iter().find(|directive| !IGNORED.contains(&directive.name.as_str())).map_or(Ok(()), |wrong| Err(unknown(wrong)))
@@ -280,7 +297,7 @@ impl Config {
     fn http(&mut self, block: &[Directive]) -> Result<(), ConfigError> {
         let mut settings = Settings::default();
         // `upstream` may stand behind the server that names it, and the settings behind the servers that inherit them.
-        let mut upstreams = BTreeMap::new();
+        let mut known = Known { captures: captures(block), ..Known::default() };
         for directive in block {
             match (directive.name.as_str(), &directive.block) {
                 ("server", Some(_)) => {}
@@ -297,14 +314,14 @@ impl Config {
                         .arguments
                         .first()
                         .ok_or_else(|| server.error("invalid number of arguments in \"server\" directive"))?;
-                    upstreams.insert(name, address.clone());
+                    known.upstreams.insert(name, address.clone());
                 }
-                _ => settings.take(directive, &upstreams)?,
+                _ => settings.take(directive, &known)?,
             }
         }
         for directive in block.iter().filter(|directive| directive.name == "server") {
             let Some(block) = &directive.block else { return Err(directive.error("directive \"server\" has no opening \"{\"")) };
-            self.servers.push(Server::new(block, &settings, &upstreams)?);
+            self.servers.push(Server::new(block, &settings, &known)?);
         }
         Ok(())
     }
@@ -331,7 +348,7 @@ impl Config {
 }
 
 impl Server {
-    fn new(block: &[Directive], inherited: &Settings, upstreams: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+    fn new(block: &[Directive], inherited: &Settings, known: &Known) -> Result<Self, ConfigError> {
         let mut server = Self { listen: Vec::new(), names: Vec::new(), settings: inherited.clone(), locations: Vec::new() };
         let mut own = OwnLists::default();
         for directive in block {
@@ -349,7 +366,7 @@ impl Server {
                 "location" => {}
                 _ => {
                     own.start(directive, &mut server.settings);
-                    server.settings.take(directive, upstreams)?;
+                    server.settings.take(directive, known)?;
                 }
             }
         }
@@ -357,12 +374,12 @@ impl Server {
             server.listen.push((80, false));
         }
         for directive in block.iter().filter(|directive| directive.name == "location") {
-            server.location(directive, upstreams)?;
+            server.location(directive, known)?;
         }
         Ok(server)
     }
 
-    fn location(&mut self, directive: &Directive, upstreams: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    fn location(&mut self, directive: &Directive, known: &Known) -> Result<(), ConfigError> {
         let Some(block) = &directive.block else { return Err(directive.error("directive \"location\" has no opening \"{\"")) };
         let regex = |pattern: &str, ignore_case: bool| {
             let regex = RegexBuilder::new(pattern).case_insensitive(ignore_case).build();
@@ -389,7 +406,7 @@ impl Server {
                 continue;
             }
             own.start(inner, &mut settings);
-            settings.take(inner, upstreams)?;
+            settings.take(inner, known)?;
         }
         if let (Matcher::Regex(_) | Matcher::Named(_), Some(Action::Proxy(Upstream { path: Some(_), .. }))) =
             (&matcher, &settings.action)
@@ -432,9 +449,17 @@ impl OwnLists {
 
 impl Settings {
     /// Takes a directive that may stand in `http`, `server` and `location`.
-    fn take(&mut self, directive: &Directive, upstreams: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    fn take(&mut self, directive: &Directive, known: &Known) -> Result<(), ConfigError> {
         let arguments = &directive.arguments;
         let count = || directive.error(format!("invalid number of arguments in \"{}\" directive", directive.name));
+        if TAKE_VARIABLES.contains(&directive.name.as_str())
+            && let Some(unknown) = arguments
+                .iter()
+                .skip(usize::from(directive.name == "rewrite"))
+                .find_map(|argument| variables::unknown(argument, &known.captures))
+        {
+            return Err(directive.error(format!("unknown \"{unknown}\" variable")));
+        }
         match directive.name.as_str() {
             "root" => self.root = one(directive)?.to_owned(),
             "alias" => self.alias = Some(one(directive)?.to_owned()),
@@ -466,145 +491,12 @@ impl Settings {
             "try_files" => return Err(count()),
             "return" => self.action = self.action.take().or(Some(return_action(directive)?)),
             "rewrite" => self.rewrites.push(rewrite(directive)?),
-            "proxy_pass" => self.action = Some(Action::Proxy(proxy_pass(directive, upstreams)?)),
+            "proxy_pass" => self.action = Some(Action::Proxy(proxy_pass(directive, known)?)),
             name if IGNORED.contains(&name) => {}
             _ => return Err(unknown(directive)),
         }
         Ok(())
     }
-}
-
-fn listen(directive: &Directive) -> Result<Option<(u16, bool)>, ConfigError> {
-    let Some((address, options)) = directive.arguments.split_first() else {
-        return Err(directive.error("invalid number of arguments in \"listen\" directive"));
-    };
-    for option in options {
-        match option.as_str() {
-            "default_server" | "http2" | "reuseport" => {}
-            "ssl" => return Err(directive.error("\"listen … ssl\" is not supported here; in a mesh the sidecar speaks TLS")),
-            other => return Err(directive.error(format!("invalid parameter \"{other}\""))),
-        }
-    }
-    // Pods here have IPv4 addresses.
-    if address.starts_with('[') {
-        return Ok(None);
-    }
-    let port = address.rsplit(':').next().unwrap_or(address);
-    let port = if address.contains('.') && !address.contains(':') { "80" } else { port };
-    let port = port.parse().ok().filter(|port| *port > 0);
-    let port = port.ok_or_else(|| directive.error(format!("invalid port in \"{address}\" of the \"listen\" directive")))?;
-    Ok(Some((port, options.iter().any(|option| option == "default_server"))))
-}
-
-fn server_name(name: &str, directive: &Directive) -> Result<ServerName, ConfigError> {
-    if let Some(pattern) = name.strip_prefix('~') {
-        let regex = Regex::new(pattern).map_err(|_| directive.error(format!("invalid regular expression \"{pattern}\"")))?;
-        return Ok(ServerName::Regex(regex));
-    }
-    Ok(match (name.strip_prefix('*'), name.strip_suffix('*')) {
-        (Some(suffix), _) => ServerName::Suffix(suffix.to_ascii_lowercase()),
-        (_, Some(prefix)) => ServerName::Prefix(prefix.to_ascii_lowercase()),
-        _ => ServerName::Exact(name.to_ascii_lowercase()),
-    })
-}
-
-fn error_page(directive: &Directive) -> Result<ErrorPage, ConfigError> {
-    let (to, words) = directive
-        .arguments
-        .split_last()
-        .ok_or_else(|| directive.error("invalid number of arguments in \"error_page\" directive"))?;
-    let (mut codes, mut status) = (Vec::new(), None);
-    for word in words {
-        let number = |text: &str| {
-            text.parse::<u16>()
-                .ok()
-                .filter(|code| (200..600).contains(code))
-                .ok_or_else(|| directive.error(format!("invalid value \"{word}\"")))
-        };
-        match word.strip_prefix('=') {
-            Some(code) => status = Some(number(code)?),
-            None => codes.push(number(word)?),
-        }
-    }
-    Ok(ErrorPage { codes, status, to: to.clone() })
-}
-
-fn return_action(directive: &Directive) -> Result<Action, ConfigError> {
-    let invalid = |code: &str| directive.error(format!("invalid return code \"{code}\""));
-    let status = |code: &str| code.parse::<u16>().ok().filter(|code| (200..600).contains(code)).ok_or_else(|| invalid(code));
-    match &directive.arguments[..] {
-        [url] if url.starts_with("http") => Ok(Action::Return { status: 302, text: Some(url.clone()) }),
-        [code] => Ok(Action::Return { status: status(code)?, text: None }),
-        [code, text] => Ok(Action::Return { status: status(code)?, text: Some(text.clone()) }),
-        _ => Err(directive.error("invalid number of arguments in \"return\" directive")),
-    }
-}
-
-fn rewrite(directive: &Directive) -> Result<Rewrite, ConfigError> {
-    let (pattern, replacement, flag) = match &directive.arguments[..] {
-        [pattern, replacement] => (pattern, replacement, "last"),
-        [pattern, replacement, flag] => (pattern, replacement, flag.as_str()),
-        _ => return Err(directive.error("invalid number of arguments in \"rewrite\" directive")),
-    };
-    let regex = Regex::new(pattern).map_err(|_| directive.error(format!("invalid regular expression \"{pattern}\"")))?;
-    let flag = match flag {
-        "last" => RewriteFlag::Last,
-        "break" => RewriteFlag::Break,
-        "redirect" => RewriteFlag::Redirect(302),
-        "permanent" => RewriteFlag::Redirect(301),
-        other => return Err(directive.error(format!("invalid parameter \"{other}\""))),
-    };
-    let absolute = replacement.starts_with("http://") || replacement.starts_with("https://");
-    let flag = if absolute && !matches!(flag, RewriteFlag::Redirect(_)) { RewriteFlag::Redirect(302) } else { flag };
-    Ok(Rewrite { regex, replacement: replacement.clone(), flag })
-}
-
-fn proxy_pass(directive: &Directive, upstreams: &BTreeMap<String, String>) -> Result<Upstream, ConfigError> {
-    let url = one(directive)?;
-    let Some(rest) = url.strip_prefix("http://") else {
-        let message =
-            if url.starts_with("https://") { "\"proxy_pass\" to https is not supported here" } else { "invalid URL prefix" };
-        return Err(directive.error(message));
-    };
-    let (authority, path) = rest.find('/').map_or((rest, None), |at| (&rest[..at], Some(rest[at..].to_owned())));
-    let authority = upstreams.get(authority).map_or(authority, String::as_str).to_owned();
-    if !authority.contains('$') && format!("http://{authority}/").parse::<Uri>().is_err() {
-        return Err(directive.error(format!("invalid host in upstream \"{authority}\"")));
-    }
-    Ok(Upstream { authority, path })
-}
-
-fn duration(directive: &Directive) -> Result<std::time::Duration, ConfigError> {
-    let text = one(directive)?;
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match &text[at..] {
-        "ms" => Some(1),
-        "" | "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let millis = text[..at].parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    millis
-        .map(std::time::Duration::from_millis)
-        .ok_or_else(|| directive.error(format!("\"{}\" directive invalid value", directive.name)))
-}
-
-fn size(directive: &Directive) -> Result<u64, ConfigError> {
-    /// More than this is never kept in memory; 0 is nginx' "no limit".
-    const MOST: u64 = 64 << 20;
-    let text = one(directive)?.to_ascii_lowercase();
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit = match &text[at..] {
-        "" => Some(1),
-        "k" => Some(1 << 10),
-        "m" => Some(1 << 20),
-        "g" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes = text[..at].parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    let bytes = bytes.ok_or_else(|| directive.error(format!("\"{}\" directive invalid value", directive.name)))?;
-    Ok(if bytes == 0 { MOST } else { bytes.min(MOST) })
 }
 
 /// A header's value, if the text can be one.
