@@ -1,5 +1,6 @@
 //! The cluster as kubectl sees it. Every test starts a cluster of its own and drives it with the real client.
 
+mod everyday;
 mod images;
 mod lab;
 mod pods;
