@@ -4,9 +4,26 @@
 pub(super) struct Dashboard {
     pub(super) id: &'static str,
     pub(super) title: &'static str,
-    /// A label to choose by, with the title of the choice. `$filter` in a query is where the choice goes.
-    pub(super) variable: Option<(&'static str, &'static str)>,
+    /// What it is good for.
+    pub(super) about: &'static str,
+    /// What can be chosen.
+    pub(super) variable: Option<Variable>,
     pub(super) panels: &'static [Panel],
+}
+
+/// A label to choose by. In a query, `$filter` is where the choice goes for the called side, `$source` for the calling one.
+#[derive(Clone, Copy)]
+pub(super) struct Variable {
+    pub(super) title: &'static str,
+    /// The label's name after `source_` or `destination_`.
+    pub(super) label: &'static str,
+}
+
+impl Variable {
+    /// The label of `side`: `destination` or `source`.
+    pub(super) fn label(self, side: &str) -> String {
+        format!("{side}_{}", self.label)
+    }
 }
 
 /// A chart.
@@ -25,11 +42,29 @@ const fn panel(title: &'static str, query: &'static str, unit: &'static str, leg
 
 /// All of them.
 pub(super) const DASHBOARDS: &[Dashboard] = &[
-    Dashboard { id: "mesh", title: "mesh", variable: None, panels: MESH },
-    Dashboard { id: "service", title: "service", variable: Some(("destination_service_name", "service")), panels: SERVICE },
-    Dashboard { id: "workload", title: "workload", variable: Some(("destination_workload", "workload")), panels: WORKLOAD },
-    Dashboard { id: "performance", title: "performance", variable: None, panels: PERFORMANCE },
-    Dashboard { id: "control-plane", title: "control_plane", variable: None, panels: CONTROL_PLANE },
+    Dashboard { id: "mesh", title: "mesh", about: "mesh_about", variable: None, panels: MESH },
+    Dashboard {
+        id: "service",
+        title: "service",
+        about: "service_about",
+        variable: Some(Variable { title: "service", label: "service_name" }),
+        panels: SERVICE,
+    },
+    Dashboard {
+        id: "workload",
+        title: "workload",
+        about: "workload_about",
+        variable: Some(Variable { title: "workload", label: "workload" }),
+        panels: WORKLOAD,
+    },
+    Dashboard { id: "performance", title: "performance", about: "performance_about", variable: None, panels: PERFORMANCE },
+    Dashboard {
+        id: "control-plane",
+        title: "control_plane",
+        about: "control_plane_about",
+        variable: None,
+        panels: CONTROL_PLANE,
+    },
 ];
 
 const MESH: &[Panel] = &[
@@ -114,9 +149,9 @@ const WORKLOAD: &[Panel] = &[
     ),
     panel(
         "outbound",
-        "sum by (source_workload, destination_service_name) (rate(istio_requests_total{reporter=\"source\"}[1m]))",
+        "sum by (source_workload, destination_service_name, response_code) (rate(istio_requests_total{reporter=\"source\"$source}[1m]))",
         "/s",
-        &["source_workload", "destination_service_name"],
+        &["source_workload", "destination_service_name", "response_code"],
     ),
     panel(
         "latency_p95",
@@ -157,21 +192,31 @@ const PERFORMANCE: &[Panel] = &[
         "ms",
         &["reporter"],
     ),
+    panel("connections", "sum by (pod) (envoy_server_total_connections)", "", &["pod"]),
+    panel("upstream_active", "sum by (pod) (envoy_cluster_upstream_rq_active)", "", &["pod"]),
     panel("scrape_samples", "scrape_samples_scraped", "", &["pod", "instance"]),
     panel("scrape_time", "scrape_duration_seconds * 1000", "ms", &["pod", "instance"]),
     panel("series", "prometheus_tsdb_head_series", "", &["instance"]),
+    panel("spans_stored", "jaeger_spans", "", &["pod"]),
 ];
 
 const CONTROL_PLANE: &[Panel] = &[
     panel("pushes", "sum by (type) (rate(pilot_xds_pushes[1m]))", "/s", &["type"]),
     panel(
         "convergence",
-        "1000 * histogram_quantile(0.95, sum by (le) (rate(pilot_proxy_convergence_time_bucket[5m])))",
+        "1000 * histogram_quantile(0.95, sum by (le) (rate(pilot_proxy_convergence_time_bucket[30m])))",
         "ms",
         &[],
     ),
-    panel("proxies", "sum(pilot_xds)", "", &[]),
-    panel("rejects", "sum by (type) (rate(pilot_total_xds_rejects[1m]))", "/s", &["type"]),
+    panel("proxies", "sum by (pod) (pilot_xds)", "", &["pod"]),
+    panel("rejects", "sum(rate(pilot_total_xds_rejects[1m])) or sum(pilot_info) * 0", "/s", &[]),
     panel("injections", "sum(sidecar_injection_success_total)", "", &[]),
-    panel("resources", "{__name__=~\"pilot_services|pilot_virt_services\"}", "", &["__name__"]),
+    panel("certificates", "sum(citadel_server_success_cert_issuance_count)", "", &[]),
+    panel(
+        "validations",
+        "sum by (__name__) ({__name__=~\"galley_validation_passed|galley_validation_failed\"})",
+        "",
+        &["__name__"],
+    ),
+    panel("resources", "sum by (__name__) ({__name__=~\"pilot_services|pilot_virt_services\"})", "", &["__name__"]),
 ];

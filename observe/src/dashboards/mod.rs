@@ -4,6 +4,7 @@ mod catalogue;
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -17,8 +18,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
-use crate::pages::chart::chart;
-use crate::pages::{Language, Page, Query, assets, live, number, parameter, value};
+use crate::pages::chart::{Chart, chart};
+use crate::pages::{Entry, Language, Page, Product, Query, assets, live, number, parameter, part, value};
 use crate::prometheus_client::{Metric, Prometheus, Series};
 use crate::server;
 use catalogue::{DASHBOARDS, Dashboard, Panel};
@@ -38,6 +39,8 @@ impl Default for GrafanaOptions {
     }
 }
 
+/// Rows of a table.
+const MAX_ROWS: usize = 500;
 /// Points of a line.
 const POINTS: f64 = 120.0;
 
@@ -66,14 +69,26 @@ fn router(prometheus: Prometheus) -> Router {
         .with_state(prometheus)
 }
 
-fn frame(template: &'static str, root: &'static str, language: Language) -> Page<'static> {
-    Page { template, product: "Grafana", root, language }
-}
+/// Its pages.
+const PRODUCT: Product = Product {
+    name: "Grafana",
+    pages: &[
+        Entry { path: "dashboards", title: "dashboards", templates: &["dashboards.html", "dashboard.html"] },
+        Entry { path: "explore", title: "explore", templates: &["query.html"] },
+    ],
+};
+
+/// Time from one update of a dashboard to the next.
+const LIVE: Duration = Duration::from_secs(5);
 
 async fn list(query: Query, headers: HeaderMap) -> Response {
-    let language = Language::of(&query, &headers);
-    let dashboard = |dashboard: &Dashboard| context! { id => dashboard.id, title => language.text(dashboard.title) };
-    frame("dashboards.html", "", language).render(context! { dashboards => DASHBOARDS.iter().map(dashboard).collect::<Vec<_>>() })
+    let page = Page::new(&PRODUCT, "dashboards.html", "", &query, &headers);
+    let text = |name| page.language.text(name);
+    let dashboard = |dashboard: &Dashboard| {
+        let panels: Vec<_> = dashboard.panels.iter().map(|panel| text(panel.title)).collect();
+        context! { id => dashboard.id, title => text(dashboard.title), about => text(dashboard.about), panels }
+    };
+    page.render(context! { dashboards => DASHBOARDS.iter().map(dashboard).collect::<Vec<_>>() })
 }
 
 /// What of a dashboard is to be shown.
@@ -91,17 +106,19 @@ impl Choice {
         Some(Self {
             dashboard: DASHBOARDS.iter().find(|dashboard| dashboard.id == id)?,
             value: parameter(query, "value").unwrap_or_default().to_owned(),
-            minutes: number(query, "minutes", 15, 1..=60),
+            minutes: number(query, "minutes", 5, 1..=60),
             language: Language::of(query, headers),
         })
     }
 
-    /// The filter of the variable, to stand behind other matchers.
-    fn filter(&self) -> String {
-        match self.dashboard.variable {
-            Some((label, _)) if !self.value.is_empty() => format!(",{label}={:?}", self.value),
+    /// A panel's query for the chosen value: `$filter` becomes a matcher of the variable's label at the called side, `$source` one of
+    /// the same label at the calling side.
+    fn query(&self, panel: &Panel) -> String {
+        let matcher = |side: &str| match self.dashboard.variable {
+            Some(variable) if !self.value.is_empty() => format!(",{}={:?}", variable.label(side), self.value),
             _ => String::new(),
-        }
+        };
+        panel.query.replace("$filter", &matcher("destination")).replace("$source", &matcher("source"))
     }
 
     async fn panels(&self, prometheus: &Prometheus) -> Vec<Value> {
@@ -109,27 +126,31 @@ impl Choice {
     }
 
     async fn panel(&self, prometheus: &Prometheus, panel: &Panel) -> Value {
-        let query = panel.query.replace("$filter", &self.filter());
+        let query = self.query(panel);
         let title = self.language.text(panel.title);
-        match draw(prometheus, &query, self.minutes, panel.unit, panel.legend).await {
-            Ok(chart) => context! { title, query, chart => value(chart), error => "" },
-            Err(error) => context! { title, query, error },
+        match draw(prometheus, &query, self.minutes, panel.unit, |metric| name(metric, panel.legend, title)).await {
+            Ok(chart) => context! { id => panel.title, title, query, chart => value(chart), error => "" },
+            Err(error) => context! { id => panel.title, title, query, error },
         }
     }
 }
 
 async fn page(State(prometheus): State<Prometheus>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
+    let page = Page::new(&PRODUCT, "dashboard.html", "../", &query, &headers);
     let Some(choice) = Choice::of(&id, &query, &headers) else {
-        let page = frame("error.html", "../", Language::of(&query, &headers));
         return page.error(StatusCode::NOT_FOUND, &format!("There is no dashboard {id:?}."));
     };
-    let language = choice.language;
+    let language = page.language;
     let variable = match choice.dashboard.variable {
         None => Value::from(()),
-        Some((label, title)) => {
-            let mut values = prometheus.label_values(label).await.unwrap_or_default();
-            values.retain(|value| value != "unknown");
-            context! { title => language.text(title), values, chosen => choice.value.clone() }
+        Some(variable) => {
+            let mut values = prometheus.label_values(&variable.label("destination")).await.unwrap_or_default();
+            values.extend(prometheus.label_values(&variable.label("source")).await.unwrap_or_default());
+            values.push(choice.value.clone());
+            values.sort();
+            values.dedup();
+            values.retain(|value| value != "unknown" && !value.is_empty());
+            context! { title => language.text(variable.title), values, chosen => choice.value.clone() }
         }
     };
     let parameters = form_urlencoded::Serializer::new(String::new())
@@ -137,9 +158,11 @@ async fn page(State(prometheus): State<Prometheus>, Path(id): Path<String>, quer
         .append_pair("minutes", &choice.minutes.to_string())
         .append_pair("lang", language.code())
         .finish();
-    frame("dashboard.html", "../", language).render(context! {
-        title => language.text(choice.dashboard.title), variable, minutes => choice.minutes,
-        live => format!("../live/{id}?{parameters}"), panels => choice.panels(&prometheus).await,
+    let others = DASHBOARDS.iter().map(|other| context! { id => other.id, title => language.text(other.title) });
+    page.render(context! {
+        id => choice.dashboard.id, title => language.text(choice.dashboard.title), about => language.text(choice.dashboard.about),
+        variable, minutes => choice.minutes, others => others.collect::<Vec<_>>(),
+        live => format!("../live/{}?{parameters}", choice.dashboard.id), panels => choice.panels(&prometheus).await,
     })
 }
 
@@ -147,36 +170,42 @@ async fn updates(State(prometheus): State<Prometheus>, Path(id): Path<String>, q
     let Some(choice) = Choice::of(&id, &query, &headers) else {
         return (StatusCode::NOT_FOUND, "There is no such dashboard.\n").into_response();
     };
-    live(move || {
+    live(LIVE, move || {
         let (choice, prometheus) = (choice.clone(), prometheus.clone());
-        async move {
-            let panels = choice.panels(&prometheus).await;
-            frame("panels.html", "../", choice.language).text(context! { panels }).map_err(|error| error.to_string())
-        }
+        async move { part("panels.html", "../", choice.language, context! { panels => choice.panels(&prometheus).await }) }
     })
 }
 
+/// Queries to begin with, for those who have never written one.
+const EXAMPLES: &[&str] = &[
+    "sum by (destination_workload) (rate(istio_requests_total{reporter=\"destination\"}[1m]))",
+    "sum by (source_workload, destination_service_name, response_code, response_flags) (rate(istio_requests_total{reporter=\"source\",response_code!=\"200\"}[1m])) > 0",
+    "histogram_quantile(0.95, sum by (le, destination_service_name) (rate(istio_request_duration_milliseconds_bucket{reporter=\"destination\"}[1m])))",
+    "sum by (connection_security_policy) (rate(istio_requests_total{reporter=\"destination\"}[1m]))",
+    "up",
+];
+
 async fn explore(State(prometheus): State<Prometheus>, query: Query, headers: HeaderMap) -> Response {
-    let language = Language::of(&query, &headers);
-    let (text, minutes) = (parameter(&query, "query").unwrap_or_default(), number(&query, "minutes", 15, 1..=60));
-    let (mut chart, mut rows, mut error) = (Value::from(()), Vec::new(), String::new());
+    let page = Page::new(&PRODUCT, "query.html", "", &query, &headers);
+    let (text, minutes) = (parameter(&query, "query").unwrap_or_default(), number(&query, "minutes", 5, 1..=60));
+    let (mut chart, mut rows, mut more, mut error) = (Value::from(()), Vec::new(), 0, String::new());
+    let names = prometheus.label_values("__name__").await.unwrap_or_default();
     if !text.is_empty() {
         match prometheus.query(text).await {
             Ok(samples) => {
-                rows = samples.iter().take(500).map(|(metric, value)| (name(metric, &[]), value.to_string())).collect()
+                more = samples.len().saturating_sub(MAX_ROWS);
+                rows = samples.iter().take(MAX_ROWS).map(|(metric, value)| (name(metric, &[], "{}"), value.to_string())).collect()
             }
             Err(message) => error = message,
         }
         if error.is_empty() {
-            match draw(&prometheus, text, minutes, "", &[]).await {
+            match draw(&prometheus, text, minutes, "", |metric| name(metric, &[], text)).await {
                 Ok(drawn) => chart = value(drawn),
                 Err(message) => error = message,
             }
         }
     }
-    let links = [("", language.text("dashboards"))];
-    frame("query.html", "", language)
-        .render(context! { query => text, minutes, chart, rows => value(rows), error, links => value(links) })
+    page.render(context! { query => text, minutes, chart, rows => value(rows), more, error, names, examples => value(EXAMPLES) })
 }
 
 async fn draw(
@@ -184,19 +213,19 @@ async fn draw(
     query: &str,
     minutes: u64,
     unit: &str,
-    legend: &[&str],
-) -> Result<crate::pages::chart::Chart, String> {
+    name: impl Fn(&Metric) -> String,
+) -> Result<Chart, String> {
     let span = (minutes * 60) as f64;
     let step = (span / POINTS).max(5.0).round();
     // On the grid of steps, so that lines do not jump about when they are drawn anew.
     let end = (jiff::Timestamp::now().as_second() as f64 / step).floor() * step;
     let series = prometheus.range(query, end - span, end, step).await?;
-    let line = |series: Series| (name(&series.metric, legend), series.points);
+    let line = |series: Series| (name(&series.metric), series.points);
     Ok(chart(&series.into_iter().map(line).collect::<Vec<_>>(), end - span, end, unit))
 }
 
-/// The values of the labels in `legend`, or all labels.
-fn name(metric: &Metric, legend: &[&str]) -> String {
+/// The values of the labels in `legend`, or all labels; `total` if there is none.
+fn name(metric: &Metric, legend: &[&str], total: &str) -> String {
     let named: Vec<_> = legend.iter().filter_map(|label| metric.get(*label)).filter(|value| !value.is_empty()).cloned().collect();
     if !named.is_empty() {
         return named.join(" / ");
@@ -204,7 +233,11 @@ fn name(metric: &Metric, legend: &[&str]) -> String {
     let labels: Vec<_> =
         metric.iter().filter(|(label, _)| *label != "__name__").map(|(label, value)| format!("{label}={value:?}")).collect();
     let name = metric.get("__name__").map(String::as_str).unwrap_or_default();
-    if labels.is_empty() && !name.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(", ")) }
+    match (name, &labels[..]) {
+        ("", []) => total.to_owned(),
+        (name, []) => name.to_owned(),
+        (name, labels) => format!("{name}{{{}}}", labels.join(", ")),
+    }
 }
 
 #[cfg(test)]

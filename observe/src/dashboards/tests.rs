@@ -61,11 +61,23 @@ async fn every_dashboard_is_drawn_in_both_languages_and_harmless() {
 fn every_query_is_promql() {
     for dashboard in DASHBOARDS {
         for panel in dashboard.panels {
-            for filter in ["", ",destination_workload=\"a\\\"b\""] {
-                let query = panel.query.replace("$filter", filter);
+            for value in ["", "a\"b"] {
+                let choice = Choice { dashboard, value: value.to_owned(), minutes: 5, language: Language::En };
+                let query = choice.query(panel);
                 parse_query(&query).unwrap_or_else(|error| panic!("{query}: {error}"));
             }
             assert_ne!(Language::Ja.text(panel.title), panel.title, "{} has no text", panel.title);
         }
+    }
+}
+
+#[test]
+fn every_panel_of_a_workload_is_about_the_chosen_one() {
+    let dashboard = DASHBOARDS.iter().find(|dashboard| dashboard.id == "workload").unwrap();
+    let choice = Choice { dashboard, value: "api-v1".to_owned(), minutes: 5, language: Language::En };
+    for panel in dashboard.panels {
+        let query = choice.query(panel);
+        let side = if panel.title == "outbound" { "source" } else { "destination" };
+        assert!(query.contains(&format!("reporter=\"{side}\",{side}_workload=\"api-v1\"")), "{query}");
     }
 }

@@ -1,15 +1,17 @@
-//! The service graph: Kiali's place among the addons.
+//! The overview, the service graph and the access logs: Kiali's place among the addons.
 
 mod json;
 mod layout;
 mod model;
+mod overview;
 mod page;
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use http::{HeaderMap, StatusCode};
@@ -17,7 +19,8 @@ use meshlab_net::Net;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::pages::{Language, Query, assets, live, number, parameter};
+use crate::access_logs;
+use crate::pages::{Entry, Language, Product, Query, assets, live, number, parameter};
 use crate::prometheus_client::Prometheus;
 use crate::server;
 use model::{Graph, GraphType, compute};
@@ -37,33 +40,69 @@ impl Default for KialiOptions {
     }
 }
 
-/// Serves the service graph until `shutdown`.
+/// Its pages.
+pub(crate) const PRODUCT: Product = Product {
+    name: "Kiali",
+    pages: &[
+        Entry { path: "console/overview", title: "overview", templates: &["overview.html"] },
+        Entry { path: "console/graph", title: "graph", templates: &["graph.html"] },
+        Entry { path: "console/logs", title: "logs", templates: &["logs.html"] },
+    ],
+};
+
+/// Time from one picture of the graph to the next.
+const LIVE: Duration = Duration::from_secs(5);
+
+/// Serves the overview, the service graph and the access logs of `client`'s cluster until `shutdown`.
 ///
 /// # Errors
 /// Its port cannot be listened on, or its listener ends.
-pub async fn kiali<N: Net>(net: N, options: KialiOptions, shutdown: CancellationToken) -> io::Result<()> {
+pub async fn kiali<N: Net>(net: N, client: kube::Client, options: KialiOptions, shutdown: CancellationToken) -> io::Result<()> {
     let listener = server::bind(&net, options.listen).await?;
     let prometheus = Prometheus::new(net, &options.prometheus.0, options.prometheus.1);
-    server::serve(listener, router(prometheus), shutdown).await
+    server::serve(listener, router(Sources { prometheus, client }), shutdown).await
 }
 
-fn router(prometheus: Prometheus) -> Router {
+/// Where pages have what they show from.
+#[derive(Clone)]
+struct Sources {
+    prometheus: Prometheus,
+    client: kube::Client,
+}
+
+impl FromRef<Sources> for Prometheus {
+    fn from_ref(sources: &Sources) -> Self {
+        sources.prometheus.clone()
+    }
+}
+
+impl FromRef<Sources> for kube::Client {
+    fn from_ref(sources: &Sources) -> Self {
+        sources.client.clone()
+    }
+}
+
+fn router(sources: Sources) -> Router {
     let kiali = Router::new()
         .route("/healthz", get(""))
         .route("/api", get(async || axum::Json(json!({"status": {"Kiali state": "running", "Kiali version": concat!("meshlab-", env!("CARGO_PKG_VERSION"))}, "externalServices": [], "warningMessages": []}))))
         .route("/api/healthz", get(""))
         .route("/api/namespaces", get(namespaces))
         .route("/api/namespaces/graph", get(graph))
+        .route("/console/overview", get(overview::page))
+        .route("/console/overview/live", get(overview::updates))
         .route("/console/graph", get(page::page))
         .route("/console/live", get(updates))
+        .route("/console/logs", get(access_logs::page))
+        .route("/console/logs/live", get(access_logs::updates))
         .merge(assets())
-        .with_state(prometheus);
+        .with_state(sources);
     Router::new()
         .nest("/kiali", kiali)
         .route("/healthz", get(""))
-        .route("/", get(async || Redirect::temporary("kiali/console/graph")))
-        .route("/kiali/", get(async || Redirect::temporary("console/graph")))
-        .route("/kiali", get(async || Redirect::temporary("kiali/console/graph")))
+        .route("/", get(async || Redirect::temporary("kiali/console/overview")))
+        .route("/kiali/", get(async || Redirect::temporary("console/overview")))
+        .route("/kiali", get(async || Redirect::temporary("kiali/console/overview")))
 }
 
 /// What is to be shown.
@@ -123,7 +162,7 @@ async fn updates(State(prometheus): State<Prometheus>, query: Query, headers: He
         Ok(question) => question,
         Err(message) => return error(StatusCode::BAD_REQUEST, &message),
     };
-    live(move || {
+    live(LIVE, move || {
         let (question, prometheus) = (question.clone(), prometheus.clone());
         async move { page::picture(&question.answer(&prometheus).await?, language) }
     })

@@ -88,8 +88,45 @@ impl Edge {
 
     /// Share of requests that failed (4xx, 5xx or no answer), in percent, as Kiali counts.
     pub(crate) fn errors(&self) -> f64 {
+        self.share(&['4', '5', '0'])
+    }
+
+    /// Share of the requests whose code begins with one of `classes`, in percent.
+    fn share(&self, classes: &[char]) -> f64 {
         let rate = self.rate();
-        if rate > 0.0 { self.rate_of(&['4', '5', '0']) / rate * 100.0 } else { 0.0 }
+        if rate > 0.0 { self.rate_of(classes) / rate * 100.0 } else { 0.0 }
+    }
+
+    /// By Kiali's default tolerances: <https://kiali.io/docs/configuration/health/>.
+    pub(crate) fn health(&self) -> Health {
+        let (server, client) = (self.share(&['5', '0']), self.share(&['4']));
+        match () {
+            () if self.rate() == 0.0 && self.throughput == 0.0 => Health::Idle,
+            () if server >= 10.0 || client >= 20.0 => Health::Failure,
+            () if server > 0.0 || client >= 10.0 => Health::Degraded,
+            () => Health::Healthy,
+        }
+    }
+}
+
+/// How traffic fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Health {
+    Idle,
+    Healthy,
+    Degraded,
+    Failure,
+}
+
+impl Health {
+    /// Its name among the style sheet's classes and the texts.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Failure => "failure",
+        }
     }
 }
 
@@ -98,6 +135,8 @@ impl Edge {
 pub(crate) struct Graph {
     pub(crate) nodes: BTreeMap<Key, Node>,
     pub(crate) edges: BTreeMap<(Key, Key), Edge>,
+    /// Series of edges that found no room.
+    pub(crate) left_out: usize,
 }
 
 const BY: &str = "reporter, source_workload, source_workload_namespace, source_canonical_service, source_version, source_principal, \
@@ -207,6 +246,7 @@ impl Graph {
 
     fn edge(&mut self, ends: (Key, Key), metric: &Metric) -> Option<&mut Edge> {
         if self.edges.len() >= MAX_EDGES && !self.edges.contains_key(&ends) {
+            self.left_out += 1;
             return None;
         }
         for (side, key) in [("source", &ends.0), ("destination", &ends.1)] {
@@ -299,23 +339,24 @@ pub(crate) mod tests {
             .iter()
             .map(|((from, to), edge)| {
                 format!(
-                    "{} -> {} {}: {}/s, {}% errors, p95 {:?}, mTLS {:?}",
+                    "{} -> {} {}: {}/s, {}% errors, {:?}, p95 {:?}, mTLS {:?}",
                     from.name,
                     to.name,
                     to.version,
                     edge.rate(),
                     edge.errors(),
+                    edge.health(),
                     edge.p95,
                     edge.mtls
                 )
             })
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
-        unknown -> payment v1: 1/s, 0% errors, p95 None, mTLS Some(0.0)
-        gateway -> webapp v1: 8/s, 0% errors, p95 Some(12.5), mTLS Some(100.0)
-        gateway -> webapp v2: 2/s, 100% errors, p95 None, mTLS None
-        payment -> webapp v1: 1/s, 0% errors, p95 None, mTLS None
-        webapp -> payment v1: 4/s, 0% errors, p95 None, mTLS None
+        unknown -> payment v1: 1/s, 0% errors, Healthy, p95 None, mTLS Some(0.0)
+        gateway -> webapp v1: 8/s, 0% errors, Healthy, p95 Some(12.5), mTLS Some(100.0)
+        gateway -> webapp v2: 2/s, 100% errors, Failure, p95 None, mTLS None
+        payment -> webapp v1: 1/s, 0% errors, Healthy, p95 None, mTLS None
+        webapp -> payment v1: 4/s, 0% errors, Healthy, p95 None, mTLS None
         "#);
     }
 }

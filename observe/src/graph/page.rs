@@ -7,50 +7,79 @@ use minijinja::{Value, context};
 use serde::Serialize;
 use url::form_urlencoded;
 
-use super::layout::{NODE_HEIGHT, NODE_WIDTH, layout};
-use super::model::{Edge, Graph, Key};
-use super::{Language, Prometheus, Query, Question};
-use crate::pages::{Page, readable, value};
+use super::layout::{Direction, Layout, Point, layout};
+use super::model::{Edge, Graph, Health, Key};
+use super::{Language, PRODUCT, Prometheus, Query, Question};
+use crate::pages::{Page, measured, part, readable, value};
 
-/// Longest label of a node, in characters.
+/// Longest label of a node, in characters of Latin script.
 const MAX_LABEL: usize = 20;
+/// Traffic moves in pictures of so many edges; in larger ones nobody could follow it.
+const MAX_MOVING: usize = 80;
+/// How fast it moves: units of the picture in a second.
+const SPEED: f64 = 70.0;
 
 #[derive(Serialize)]
 struct DrawnNode {
     x: f64,
     y: f64,
-    width: f64,
-    height: f64,
     label: String,
+    version: String,
     detail: String,
-    failing: bool,
+    /// Whether nobody knows who it is.
+    unknown: bool,
+    health: &'static str,
+    /// Parameters of the page with its access log; empty if it has none.
+    logs: String,
+    title: String,
+}
+
+/// The line of an edge in one picture.
+#[derive(Serialize)]
+struct DrawnEdge {
+    key: String,
+    path: String,
+    thickness: f64,
+    health: &'static str,
+    label: String,
+    /// Middle, and width, of the label.
+    at: Point,
+    label_width: f64,
+    locked: bool,
+    title: String,
+    /// What moves along: how long it takes, when it sets out, and whether it stands for errors.
+    moving: Vec<(String, String, bool)>,
 }
 
 #[derive(Serialize)]
-struct DrawnEdge {
+struct Picture {
+    id: &'static str,
+    width: f64,
+    height: f64,
+    node_width: f64,
+    node_height: f64,
+    nodes: Vec<DrawnNode>,
+    edges: Vec<DrawnEdge>,
+}
+
+/// An edge as a row of the table below the picture.
+#[derive(Serialize)]
+struct Row {
+    key: String,
     from: String,
     to: String,
-    path: String,
-    thickness: String,
-    label: String,
-    label_x: f64,
-    label_y: f64,
-    locked: bool,
-    health: &'static str,
     protocol: String,
     rate: String,
     errors: String,
+    health: &'static str,
+    responses: String,
     p95: String,
-    mtls: String,
-}
-
-fn frame(template: &'static str, language: Language) -> Page<'static> {
-    Page { template, product: "Kiali", root: "../", language }
+    /// Percent.
+    mtls: Option<u8>,
 }
 
 pub(super) async fn page(State(prometheus): State<Prometheus>, query: Query, headers: HeaderMap) -> Response {
-    let language = Language::of(&query, &headers);
-    let page = frame("graph.html", language);
+    let page = Page::new(&PRODUCT, "graph.html", "../", &query, &headers);
     let question = match Question::of(&query) {
         Ok(question) => question,
         Err(message) => return page.error(StatusCode::BAD_REQUEST, &message),
@@ -60,98 +89,271 @@ pub(super) async fn page(State(prometheus): State<Prometheus>, query: Query, hea
         Ok(graph) => graph,
         Err(message) => return page.error(StatusCode::SERVICE_UNAVAILABLE, &message),
     };
+    let mut known = known.unwrap_or_default();
+    known.retain(|name| name != "unknown");
     let namespaces = question.namespaces.join(",");
+    if !namespaces.is_empty() && !known.contains(&namespaces) {
+        known.push(namespaces.clone());
+    }
     let parameters = form_urlencoded::Serializer::new(String::new())
         .append_pair("namespaces", &namespaces)
         .append_pair("duration", &question.duration.to_string())
         .append_pair("graphType", question.kind.name())
-        .append_pair("lang", language.code())
+        .append_pair("lang", page.language.code())
         .finish();
     page.render(context! {
-        namespaces, known => value(known.unwrap_or_default()), duration => question.duration, graph_type => question.kind.name(),
-        live => format!("live?{parameters}"), ..picture_context(&graph),
+        namespaces, known => value(known), duration => question.duration, graph_type => question.kind.name(),
+        live => format!("live?{parameters}"), ..content(&graph),
     })
 }
 
 /// The picture alone.
 pub(super) fn picture(graph: &Graph, language: Language) -> Result<String, String> {
-    frame("graph_picture.html", language).text(picture_context(graph)).map_err(|error| error.to_string())
+    part("graph_picture.html", "../", language, content(graph))
 }
 
-fn picture_context(graph: &Graph) -> Value {
+fn content(graph: &Graph) -> Value {
     let keys: Vec<&Key> = graph.nodes.keys().collect();
     let index = |key: &Key| keys.binary_search(&key).unwrap_or_default();
     let ends: Vec<_> = graph.edges.keys().map(|(from, to)| (index(from), index(to))).collect();
-    let layout = layout(keys.len(), &ends);
-    let nodes: Vec<_> = keys
-        .iter()
-        .zip(&layout.positions)
-        .map(|(key, (x, y))| DrawnNode {
-            x: x - NODE_WIDTH / 2.0,
-            y: y - NODE_HEIGHT / 2.0,
-            width: NODE_WIDTH,
-            height: NODE_HEIGHT,
-            label: shortened(&name(key)),
-            detail: shortened(&key.namespace),
-            failing: graph.edges.iter().any(|(ends, edge)| ends.1 == **key && edge.rate_of(&['5', '0']) > 0.0),
-        })
-        .collect();
-    let edges: Vec<_> = graph
-        .edges
-        .iter()
-        .zip(&ends)
-        .map(|(((from, to), edge), (a, b))| draw(edge, &name(from), &name(to), layout.positions[*a], layout.positions[*b]))
-        .collect();
-    context! { nodes => value(nodes), edges => value(edges), width => layout.width, height => layout.height }
+    let draw = |id, direction| Drawing { graph, keys: &keys, layout: layout(keys.len(), &ends, direction) }.picture(id);
+    let pictures = [draw("wide", Direction::Right), draw("tall", Direction::Down)];
+    let rows: Vec<_> = graph.edges.iter().map(|((from, to), edge)| row(from, to, edge)).collect();
+    context! { pictures => value(pictures), rows => value(rows), left_out => graph.left_out }
 }
 
-fn name(key: &Key) -> String {
+pub(super) fn name(key: &Key) -> String {
     if key.version.is_empty() || key.version == "unknown" { key.name.clone() } else { format!("{} {}", key.name, key.version) }
 }
 
-fn shortened(text: &str) -> String {
-    if text.chars().count() <= MAX_LABEL { text.to_owned() } else { text.chars().take(MAX_LABEL - 1).chain(['…']).collect() }
+fn shortened(text: &str, most: usize) -> String {
+    if columns(text) <= most {
+        return text.to_owned();
+    }
+    let mut width = 1;
+    let fits = |character: &char| {
+        width += columns_of(*character);
+        width <= most
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
-fn draw(edge: &Edge, from: &str, to: &str, a: (f64, f64), b: (f64, f64)) -> DrawnEdge {
-    let half = NODE_WIDTH / 2.0;
-    let (path, label_x, label_y) = if a == b {
-        let (x, top) = (a.0, a.1 - NODE_HEIGHT / 2.0);
-        (format!("M{} {top}C{} {} {} {} {} {top}", x - 20.0, x - 30.0, top - 34.0, x + 30.0, top - 34.0, x + 20.0), x, top - 20.0)
-    } else {
-        // Forward from the right side to the left one; back, the other way round and bent below.
-        let forward = b.0 > a.0;
-        let (x1, x2) = if forward { (a.0 + half, b.0 - half) } else { (a.0 - half, b.0 + half) };
-        let bend = if forward { 0.0 } else { 46.0 };
-        let middle = f64::midpoint(x1, x2);
-        let path = format!("M{x1:.1} {:.1}C{middle:.1} {:.1} {middle:.1} {:.1} {x2:.1} {:.1}", a.1, a.1 + bend, b.1 + bend, b.1);
-        (path, middle, f64::midpoint(a.1, b.1) + bend * 0.75 - 6.0)
-    };
-    let (rate, errors) = (edge.rate(), edge.errors());
+/// Width in columns, about: characters of East Asia take two.
+fn columns(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
+fn columns_of(character: char) -> usize {
+    if character >= '\u{1100}' { 2 } else { 1 }
+}
+
+fn row(from: &Key, to: &Key, edge: &Edge) -> Row {
     let tcp = edge.protocol == "tcp";
-    let measured = if tcp { format!("{}B/s", readable(edge.throughput)) } else { format!("{}/s", readable(rate)) };
-    let health = match errors {
-        _ if !tcp && rate == 0.0 => "idle",
-        _ if edge.rate_of(&['5', '0']) > 0.0 => "failing",
-        errors if errors > 0.0 => "warning",
-        _ => "",
-    };
-    let share = if errors > 0.0 { format!(" · {errors:.0}% ✕") } else { String::new() };
-    let p95 = edge.p95.map(|p95| format!("{} ms", readable(p95))).unwrap_or_default();
-    DrawnEdge {
-        from: from.to_owned(),
-        to: to.to_owned(),
-        path,
-        thickness: format!("{:.1}", (1.5 + rate.max(0.0).sqrt() / 2.0).min(7.0)),
-        label: format!("{measured}{share}"),
-        label_x,
-        label_y,
-        locked: edge.mtls.is_some_and(|mtls| mtls >= 99.9),
-        health,
-        protocol: edge.protocol.clone(),
-        rate: measured,
-        errors: format!("{errors:.1} %"),
-        p95,
-        mtls: edge.mtls.map(|mtls| format!("{mtls:.0} %")).unwrap_or_default(),
+    let (rate, errors) = (edge.rate(), edge.errors());
+    let mut codes: Vec<(String, f64)> = Vec::new();
+    for ((code, flags, _), rate) in edge.responses.iter().filter(|(_, rate)| **rate > 0.0) {
+        let code = if flags == "-" { code.clone() } else { format!("{code} {flags}") };
+        match codes.iter_mut().find(|(other, _)| *other == code) {
+            Some((_, sum)) => *sum += rate,
+            None => codes.push((code, *rate)),
+        }
     }
+    let share = |(code, of_code): &(String, f64)| format!("{code}: {}%", readable(of_code / rate * 100.0));
+    Row {
+        key: key(from, to),
+        from: name(from),
+        to: name(to),
+        protocol: edge.protocol.clone(),
+        rate: if tcp { measured(edge.throughput, "B/s") } else { measured(rate, "/s") },
+        errors: if tcp { String::new() } else { format!("{errors:.1} %") },
+        health: edge.health().name(),
+        responses: codes.iter().take(6).map(share).collect::<Vec<_>>().join(", "),
+        p95: edge.p95.map(|p95| measured(p95, "ms")).unwrap_or_default(),
+        mtls: edge.mtls.map(|mtls| mtls.round().clamp(0.0, 100.0) as u8),
+    }
+}
+
+fn key(from: &Key, to: &Key) -> String {
+    [from, to].map(|key| format!("{}/{}/{}", key.namespace, key.name, key.version)).join(">")
+}
+
+/// One picture of a graph.
+struct Drawing<'a> {
+    graph: &'a Graph,
+    keys: &'a [&'a Key],
+    layout: Layout,
+}
+
+impl Drawing<'_> {
+    fn picture(&self, id: &'static str) -> Picture {
+        let (node_width, node_height) = self.layout.node;
+        let mut labels: Vec<Rectangle> =
+            self.layout.nodes.iter().map(|(x, y)| Rectangle { x: *x, y: *y, width: node_width, height: node_height }).collect();
+        let edges = self.graph.edges.iter().zip(&self.layout.routes);
+        let edges = edges.map(|(((from, to), edge), route)| self.edge((from, to), edge, route, &mut labels)).collect();
+        let nodes = self.keys.iter().zip(&self.layout.nodes).map(|(key, middle)| self.node(key, *middle)).collect();
+        Picture { id, width: self.layout.width, height: self.layout.height, node_width, node_height, nodes, edges }
+    }
+
+    fn node(&self, key: &Key, (x, y): Point) -> DrawnNode {
+        let incoming = || self.graph.edges.iter().filter(|(ends, _)| ends.1 == *key).map(|(_, edge)| edge);
+        let health = incoming().map(Edge::health).max().unwrap_or(Health::Healthy);
+        let rate: f64 = incoming().fold(0.0, |sum, edge| sum + edge.rate());
+        let version = if key.version == "unknown" { "" } else { &key.version };
+        let version = shortened(version, 8);
+        let room = (if self.layout.node.0 > 150.0 { MAX_LABEL } else { MAX_LABEL - 7 }).saturating_sub(if version.is_empty() {
+            0
+        } else {
+            columns(&version) + 2
+        });
+        let namespace = if key.is_unknown() { "" } else { &key.namespace };
+        let detail = if rate > 0.0 {
+            format!("{} · {}", shortened(namespace, 10), measured(rate, "/s"))
+        } else {
+            shortened(namespace, 20)
+        };
+        let workload = self.graph.nodes.get(key).map(|node| node.workload.as_str()).unwrap_or_default();
+        let logs = if key.is_unknown() || workload.is_empty() || workload == "unknown" {
+            String::new()
+        } else {
+            form_urlencoded::Serializer::new(String::new())
+                .append_pair("namespace", &key.namespace)
+                .append_pair("workload", workload)
+                .finish()
+        };
+        DrawnNode {
+            x: x - self.layout.node.0 / 2.0,
+            y: y - self.layout.node.1 / 2.0,
+            label: shortened(&key.name, room),
+            version,
+            detail,
+            unknown: key.is_unknown(),
+            health: health.name(),
+            logs,
+            title: format!("{} ({})", name(key), key.namespace),
+        }
+    }
+
+    fn edge(&self, (from, to): (&Key, &Key), edge: &Edge, route: &[Point], taken: &mut Vec<Rectangle>) -> DrawnEdge {
+        let curves = if route.is_empty() { vec![self.own_loop(from)] } else { self.curves(route) };
+        let rate = edge.rate();
+        let tcp = edge.protocol == "tcp";
+        let errors = edge.errors();
+        let share = if errors >= 0.05 { format!(" · {}% ✕", readable(errors)) } else { String::new() };
+        let label = format!("{}{share}", if tcp { measured(edge.throughput, "B/s") } else { measured(rate, "/s") });
+        let locked = edge.mtls.is_some_and(|mtls| mtls >= 99.9);
+        let label_width = columns(&label) as f64 * 6.4 + 14.0 + if locked { 15.0 } else { 0.0 };
+        let length: f64 = curves.iter().map(|[a, _, _, b]| (a.0 - b.0).hypot(a.1 - b.1)).sum();
+        let details = row(from, to, edge);
+        DrawnEdge {
+            key: details.key,
+            path: path(&curves),
+            thickness: (1.8 + rate.max(0.0).sqrt() / 2.0).min(6.0),
+            health: details.health,
+            at: place(&curves, label_width, taken),
+            label,
+            label_width,
+            locked,
+            title: format!("{} → {}: {} {} {}", details.from, details.to, details.rate, details.responses, details.p95),
+            moving: if self.graph.edges.len() <= MAX_MOVING { moving(edge, length) } else { Vec::new() },
+        }
+    }
+
+    /// The curves and lines of a route, all as cubic Bézier curves that leave and arrive along the direction of calls.
+    fn curves(&self, route: &[Point]) -> Vec<Curve> {
+        let right = self.layout.node.0 > 150.0;
+        let curve = |pair: &[Point]| {
+            let (a, b) = (pair[0], pair[1]);
+            if right {
+                let middle = f64::midpoint(a.0, b.0);
+                [a, (middle, a.1), (middle, b.1), b]
+            } else {
+                let middle = f64::midpoint(a.1, b.1);
+                [a, (a.0, middle), (b.0, middle), b]
+            }
+        };
+        route.windows(2).map(curve).collect()
+    }
+
+    /// From a node to itself, over its head.
+    fn own_loop(&self, key: &Key) -> Curve {
+        let index = self.keys.binary_search(&key).unwrap_or_default();
+        let (x, y) = self.layout.nodes.get(index).copied().unwrap_or_default();
+        let top = y - self.layout.node.1 / 2.0;
+        [(x + 24.0, top), (x + 48.0, top - 40.0), (x - 48.0, top - 40.0), (x - 24.0, top)]
+    }
+}
+
+type Curve = [Point; 4];
+
+fn path(curves: &[Curve]) -> String {
+    let mut path = String::new();
+    for [a, b, c, d] in curves {
+        if path.is_empty() {
+            path.push_str(&format!("M{:.1} {:.1}", a.0, a.1));
+        }
+        path.push_str(&format!("C{:.1} {:.1} {:.1} {:.1} {:.1} {:.1}", b.0, b.1, c.0, c.1, d.0, d.1));
+    }
+    path
+}
+
+/// What moves along an edge: more for more requests, and as large a share of errors as there is.
+fn moving(edge: &Edge, length: f64) -> Vec<(String, String, bool)> {
+    let rate = edge.rate();
+    if rate <= 0.0 && edge.throughput <= 0.0 {
+        return Vec::new();
+    }
+    let count = ((1.0 + rate).log2().ceil() as usize).clamp(1, 6);
+    let errors = edge.errors();
+    let failed = if errors > 0.0 { ((count as f64 * errors / 100.0).round() as usize).max(1) } else { 0 };
+    // A lone dot must not be an error if most requests succeed.
+    let count = if failed >= count && errors < 99.0 { count + 1 } else { count };
+    let takes = (length / SPEED).max(1.0);
+    (0..count)
+        .map(|index| (format!("{takes:.2}s"), format!("-{:.2}s", takes * index as f64 / count as f64), index < failed))
+        .collect()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rectangle {
+    /// Its middle.
+    x: f64,
+    y: f64,
+    width: f64,
+    height: f64,
+}
+
+impl Rectangle {
+    /// How much of it another one covers.
+    fn overlap(&self, other: &Self) -> f64 {
+        let across = (self.width + other.width) / 2.0 - (self.x - other.x).abs();
+        let along = (self.height + other.height) / 2.0 - (self.y - other.y).abs();
+        across.max(0.0) * along.max(0.0)
+    }
+}
+
+/// Where on its edge a label covers no node and no other label, or as little of them as can be.
+fn place(curves: &[Curve], width: f64, taken: &mut Vec<Rectangle>) -> Point {
+    let at = |[a, b, c, d]: &Curve, t: f64| {
+        let mix = |a: f64, b: f64, c: f64, d: f64| {
+            let s = 1.0 - t;
+            s * s * s * a + 3.0 * s * s * t * b + 3.0 * s * t * t * c + t * t * t * d
+        };
+        (mix(a.0, b.0, c.0, d.0), mix(a.1, b.1, c.1, d.1))
+    };
+    let mut best: Option<(f64, Rectangle)> = None;
+    // The last curve is where edges from one node have parted.
+    for curve in curves.iter().rev().step_by(2) {
+        for t in [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2] {
+            let (x, y) = at(curve, t);
+            let label = Rectangle { x, y, width: width + 4.0, height: 24.0 };
+            let covered: f64 = taken.iter().map(|other| label.overlap(other)).sum();
+            if best.as_ref().is_none_or(|(least, _)| covered < *least) {
+                best = Some((covered, label));
+            }
+        }
+    }
+    let Some((_, label)) = best else { return (0.0, 0.0) };
+    taken.push(label);
+    (label.x, label.y)
 }

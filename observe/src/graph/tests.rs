@@ -4,6 +4,7 @@ use meshlab_net::{Listener, OsNet};
 use serde_json::Value;
 
 use super::*;
+use crate::inventory::tests::cluster;
 use crate::pages::tests::{HOSTILE, assert_harmless, page};
 
 /// Answers every query for request rates with the same series, others with none; after `sum(broken)` with an error.
@@ -43,19 +44,34 @@ async fn prometheus(shutdown: CancellationToken) -> Prometheus {
 async fn the_picture_shows_errors_and_padlocks_and_no_text_of_traffic_becomes_code() {
     let shutdown = CancellationToken::new();
     let _end = shutdown.clone().drop_guard();
-    let router = router(prometheus(shutdown).await);
+    let router = router(Sources { prometheus: prometheus(shutdown).await, client: cluster("") });
     for language in ["ja", "en"] {
         let (status, html) = page(&router, "/kiali/console/graph?namespaces=webapp&duration=60s", language).await;
         assert_eq!(status, 200, "{html}");
         assert_harmless(&html);
-        assert!(html.contains("edge moving failing") && html.contains("🔒"), "{html}");
+        assert!(html.contains("class=\"edge failure\"") && html.contains("class=\"padlock\""), "{html}");
+        assert!(html.contains("<animateMotion") && html.contains("class=\"moving error\""), "{html}");
         assert!(html.contains(if language == "ja" { "サービスグラフ" } else { "Service graph" }));
     }
     let (status, html) = page(&router, "/kiali/console/graph?graphType=%3Cscript%3E", "en").await;
     assert_eq!(status, 400);
     assert_harmless(&html);
-    for file in ["style.css", "live.js"] {
+    for file in ["style.css", "live.js", "chart.js", "icon.svg"] {
         assert_eq!(page(&router, &format!("/kiali/static/{file}"), "en").await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_overview_says_what_wants_attention() {
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    let router = router(Sources { prometheus: prometheus(shutdown).await, client: cluster("") });
+    for language in ["ja", "en"] {
+        let (status, html) = page(&router, "/kiali/console/overview", language).await;
+        assert_eq!(status, 200, "{html}");
+        assert_harmless(&html);
+        assert!(html.contains("503 (5&#x2f;s)") && html.contains("100 %"), "{html}");
+        assert!(html.contains("kubectl rollout restart deployment -n webapp"), "a pod has no sidecar: {html}");
     }
 }
 
@@ -64,7 +80,7 @@ async fn updates_are_events_with_the_picture() {
     use futures::StreamExt;
     let shutdown = CancellationToken::new();
     let _end = shutdown.clone().drop_guard();
-    let router = router(prometheus(shutdown).await);
+    let router = router(Sources { prometheus: prometheus(shutdown).await, client: cluster("") });
     let request = http::Request::get("/kiali/console/live?lang=en").body(axum::body::Body::empty()).unwrap();
     let response = tower::ServiceExt::oneshot(router, request).await.unwrap();
     let event = response.into_body().into_data_stream().next().await.unwrap().unwrap();
@@ -75,7 +91,7 @@ async fn updates_are_events_with_the_picture() {
 
 #[tokio::test]
 async fn a_prometheus_that_is_away_is_said() {
-    let router = router(Prometheus::new(OsNet, "127.0.0.1", 1));
+    let router = router(Sources { prometheus: Prometheus::new(OsNet, "127.0.0.1", 1), client: cluster("") });
     let (status, html) = page(&router, "/kiali/console/graph", "en").await;
     assert_eq!(status, 503);
     assert!(html.contains("Prometheus at 127.0.0.1:1 does not answer"), "{html}");

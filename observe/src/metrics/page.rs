@@ -15,7 +15,7 @@ use super::labels::Labels;
 use super::promql::{self, Answer, Budget, format_number};
 use super::scrape::now;
 use crate::pages::chart::chart;
-use crate::pages::{Language, Page, Query, assets, number, parameter, value};
+use crate::pages::{Entry, Page, Product, Query, assets, number, parameter, value};
 
 /// Rows of a table.
 const MAX_ROWS: usize = 1000;
@@ -33,13 +33,25 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
-fn frame(template: &'static str, language: Language) -> Page<'static> {
-    Page { template, product: "Prometheus", root: "", language }
-}
+/// Its pages.
+const PRODUCT: Product = Product {
+    name: "Prometheus",
+    pages: &[
+        Entry { path: "query", title: "query", templates: &["query.html"] },
+        Entry { path: "targets", title: "targets", templates: &["targets.html"] },
+    ],
+};
+
+/// Queries to begin with.
+const EXAMPLES: &[&str] = &[
+    "up",
+    "sum by (destination_service_name, response_code) (istio_requests_total{reporter=\"destination\"})",
+    "rate(pilot_xds_pushes[5m])",
+];
 
 async fn query_page(State(server): State<Arc<Server>>, query: Query, headers: HeaderMap) -> Response {
-    let language = Language::of(&query, &headers);
-    let (text, minutes) = (parameter(&query, "query").unwrap_or_default().to_owned(), number(&query, "minutes", 15, 1..=60));
+    let page = Page::new(&PRODUCT, "query.html", "", &query, &headers);
+    let (text, minutes) = (parameter(&query, "query").unwrap_or_default().to_owned(), number(&query, "minutes", 5, 1..=60));
     let (mut drawn, mut rows, mut error) = (Value::from(()), Vec::new(), String::new());
     if !text.is_empty() {
         let (end, span) = (now(), minutes.cast_signed() * 60_000);
@@ -67,9 +79,12 @@ async fn query_page(State(server): State<Arc<Server>>, query: Query, headers: He
             Err(refused) => refused.message().clone_into(&mut error),
         }
     }
-    let links = [("query", language.text("query")), ("targets", language.text("targets"))];
-    frame("query.html", language)
-        .render(context! { query => text, minutes, chart => drawn, rows => value(rows), error, links => value(links) })
+    let names = server.tsdb.label_values("__name__", &[], i64::MIN, i64::MAX);
+    let more = rows.len().saturating_sub(MAX_ROWS);
+    rows.truncate(MAX_ROWS);
+    page.render(
+        context! { query => text, minutes, chart => drawn, rows => value(rows), more, error, names => value(names), examples => value(EXAMPLES) },
+    )
 }
 
 /// As PromQL writes a series.
@@ -86,9 +101,7 @@ fn table(answer: Answer) -> Vec<(String, String)> {
     match answer {
         Answer::Scalar(value) => vec![("scalar".to_owned(), format_number(value))],
         Answer::Text(text) => vec![("string".to_owned(), text)],
-        Answer::Vector(samples) => {
-            samples.iter().take(MAX_ROWS).map(|(labels, sample)| (name(labels), format_number(sample.value))).collect()
-        }
+        Answer::Vector(samples) => samples.iter().map(|(labels, sample)| (name(labels), format_number(sample.value))).collect(),
         Answer::Matrix(series) => {
             let values = |samples: &[super::chunk::Sample]| {
                 let last = samples.iter().rev().take(20).rev();
@@ -96,7 +109,7 @@ fn table(answer: Answer) -> Vec<(String, String)> {
                     .collect::<Vec<_>>()
                     .join("\n")
             };
-            series.iter().take(MAX_ROWS).map(|(labels, samples)| (name(labels), values(samples))).collect()
+            series.iter().map(|(labels, samples)| (name(labels), values(samples))).collect()
         }
     }
 }
@@ -113,7 +126,7 @@ struct TargetRow {
 }
 
 async fn targets_page(State(server): State<Arc<Server>>, query: Query, headers: HeaderMap) -> Response {
-    let language = Language::of(&query, &headers);
+    let page = Page::new(&PRODUCT, "targets.html", "", &query, &headers);
     let targets: Vec<TargetRow> = server
         .pool
         .lock()
@@ -134,10 +147,9 @@ async fn targets_page(State(server): State<Arc<Server>>, query: Query, headers: 
         .collect();
     let size = server.tsdb.size();
     let sizes = [
-        (language.text("series"), size.series.to_string()),
-        ("samples", size.samples.to_string()),
+        (page.language.text("series"), size.series.to_string()),
+        (page.language.text("samples"), size.samples.to_string()),
         ("MiB", format!("{:.1}", size.bytes as f64 / f64::from(1 << 20))),
     ];
-    frame("targets.html", language)
-        .render(context! { targets => value(targets), sizes => value(sizes), dropped => value(server.tsdb.dropped.read()) })
+    page.render(context! { targets => value(targets), sizes => value(sizes), dropped => value(server.tsdb.dropped.read()) })
 }

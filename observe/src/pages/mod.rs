@@ -1,51 +1,62 @@
-//! What the pages of all addons share: templates, languages, charts, headers, live updates.
+//! What the pages of all addons share: the frame, templates, languages, charts, headers, live updates.
 //!
 //! Everything is rendered on the server. Templates escape all text, the content security policy forbids scripts and styles
-//! other than the two static files, and links are relative, so that pages work behind any proxy.
+//! other than the static files, and links are relative, so that pages work behind any proxy.
 
 pub(crate) mod chart;
+mod live;
 pub(crate) mod text;
+mod texts;
 
-use std::convert::Infallible;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use axum::Router;
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures::Stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
+use url::form_urlencoded;
 
+pub(crate) use live::live;
 pub(crate) use text::Language;
 
 /// Scripts and styles come from here and nowhere else, and nothing is framed by others.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'self'";
-/// Time from one live update of a page to the next.
-const LIVE: Duration = Duration::from_secs(5);
+
+macro_rules! templates {
+    ($($name:literal),* $(,)?) => {
+        const SOURCES: &[(&str, &str)] = &[$(($name, include_str!(concat!("templates/", $name)))),*];
+    };
+}
+
+templates![
+    "base.html",
+    "macros.html",
+    "error.html",
+    "overview.html",
+    "overview_part.html",
+    "graph.html",
+    "graph_picture.html",
+    "logs.html",
+    "logs_part.html",
+    "dashboards.html",
+    "dashboard.html",
+    "panels.html",
+    "query.html",
+    "targets.html",
+    "search.html",
+    "trace.html",
+];
 
 /// Compiled once; what they are filled with is the caller's.
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    for (name, source) in [
-        ("base.html", include_str!("templates/base.html")),
-        ("macros.html", include_str!("templates/macros.html")),
-        ("error.html", include_str!("templates/error.html")),
-        ("graph.html", include_str!("templates/graph.html")),
-        ("graph_picture.html", include_str!("templates/graph_picture.html")),
-        ("dashboards.html", include_str!("templates/dashboards.html")),
-        ("dashboard.html", include_str!("templates/dashboard.html")),
-        ("panels.html", include_str!("templates/panels.html")),
-        ("query.html", include_str!("templates/query.html")),
-        ("targets.html", include_str!("templates/targets.html")),
-        ("search.html", include_str!("templates/search.html")),
-        ("trace.html", include_str!("templates/trace.html")),
-    ] {
+    environment.add_filter("urlencode", |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
+    for (name, source) in SOURCES {
         if let Err(error) = environment.add_template(name, source) {
             tracing::error!(%error, name, "a template is broken");
         }
@@ -53,45 +64,90 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment
 });
 
-/// A page's frame.
-pub(crate) struct Page<'a> {
-    pub(crate) template: &'static str,
-    /// The program: `Kiali`, `Prometheus`…
-    pub(crate) product: &'static str,
-    /// Relative path to where [`assets`] are, with a slash at its end, or empty.
-    pub(crate) root: &'a str,
-    pub(crate) language: Language,
+/// One of the addons, as its pages show it.
+pub(crate) struct Product {
+    /// The addon: `Kiali`, `Prometheus`…
+    pub(crate) name: &'static str,
+    /// Its main pages, the first one is its home.
+    pub(crate) pages: &'static [Entry],
 }
 
-impl Page<'_> {
+/// A main page.
+pub(crate) struct Entry {
+    /// Below the addon's root.
+    pub(crate) path: &'static str,
+    /// Name of its title among the texts.
+    pub(crate) title: &'static str,
+    /// The templates of the pages that belong to it.
+    pub(crate) templates: &'static [&'static str],
+}
+
+/// A page's frame.
+pub(crate) struct Page {
+    pub(crate) product: &'static Product,
+    pub(crate) template: &'static str,
+    /// Relative path to the addon's root, with a slash at its end, or empty.
+    pub(crate) root: &'static str,
+    pub(crate) language: Language,
+    /// The URL's parameters without the language, for links to the same page in another one.
+    parameters: String,
+}
+
+impl Page {
+    /// The frame for an answer to a request with these parameters and headers.
+    pub(crate) fn new(
+        product: &'static Product,
+        template: &'static str,
+        root: &'static str,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Self {
+        let kept = query.iter().filter(|(name, value)| name != "lang" && !value.is_empty());
+        let mut parameters = form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish();
+        if !parameters.is_empty() {
+            parameters.push('&');
+        }
+        Self { product, template, root, language: Language::of(query, headers), parameters }
+    }
+
     /// The page, filled with `content`.
     pub(crate) fn render(&self, content: Value) -> Response {
-        self.respond(StatusCode::OK, content)
+        self.respond(StatusCode::OK, self.template, content)
     }
 
     /// A page that says what went wrong.
     pub(crate) fn error(&self, status: StatusCode, message: &str) -> Response {
-        Page { template: "error.html", ..*self }.respond(status, context! { message })
+        self.respond(status, "error.html", context! { message })
     }
 
-    /// Only the template's text, for a part of a page.
-    pub(crate) fn text(&self, content: Value) -> Result<String, minijinja::Error> {
-        let frame = context! {
-            product => self.product, root => self.root, lang => self.language.code(), t => value(self.language.texts()),
+    fn respond(&self, status: StatusCode, template: &'static str, content: Value) -> Response {
+        let entry = |entry: &Entry| {
+            let current = entry.templates.contains(&self.template);
+            context! { path => entry.path, title => self.language.text(entry.title), current }
         };
-        TEMPLATES.get_template(self.template)?.render(context! { ..content, ..frame })
-    }
-
-    fn respond(&self, status: StatusCode, content: Value) -> Response {
-        match self.text(content) {
+        let frame = context! {
+            product => self.product.name, parameters => &self.parameters, home => self.product.pages.first().map(|home| home.path),
+            pages => self.product.pages.iter().map(entry).collect::<Vec<_>>(),
+        };
+        match part(template, self.root, self.language, context! { ..content, ..frame }) {
             Ok(html) => (status, headers("text/html; charset=utf-8"), html).into_response(),
             Err(error) => {
-                tracing::error!(%error, template = self.template, "a page cannot be rendered");
+                tracing::error!(error, template, "a page cannot be rendered");
                 (StatusCode::INTERNAL_SERVER_ERROR, headers("text/plain; charset=utf-8"), "The page cannot be rendered.\n")
                     .into_response()
             }
         }
     }
+}
+
+/// A template without a page's frame: a part of a page.
+///
+/// # Errors
+/// The template does not fit its content, in words.
+pub(crate) fn part(template: &str, root: &str, language: Language, content: Value) -> Result<String, String> {
+    let frame = context! { root, lang => language.code(), t => value(language.texts()) };
+    let template = TEMPLATES.get_template(template).map_err(|error| error.to_string())?;
+    template.render(context! { ..content, ..frame }).map_err(|error| format!("{error:#}"))
 }
 
 /// Anything, as templates see it.
@@ -106,6 +162,7 @@ fn headers(kind: &'static str) -> HeaderMap {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, "no-cache"),
         (header::VARY, "Accept-Language"),
     ]
     .into_iter()
@@ -113,35 +170,21 @@ fn headers(kind: &'static str) -> HeaderMap {
     .collect()
 }
 
-/// The two static files: `static/style.css` and `static/live.js`.
+/// The static files, below `static/`.
+const ASSETS: &[(&str, &str, &str)] = &[
+    ("/static/style.css", "text/css; charset=utf-8", include_str!("static/style.css")),
+    ("/static/live.js", "text/javascript; charset=utf-8", include_str!("static/live.js")),
+    ("/static/chart.js", "text/javascript; charset=utf-8", include_str!("static/chart.js")),
+    ("/static/icon.svg", "image/svg+xml", include_str!("static/icon.svg")),
+];
+
+/// Serves the static files below `static/`.
 pub(crate) fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let file = |kind, content: &'static str| get(move || async move { (headers(kind), content) });
-    Router::new()
-        .route("/static/style.css", file("text/css; charset=utf-8", include_str!("static/style.css")))
-        .route("/static/live.js", file("text/javascript; charset=utf-8", include_str!("static/live.js")))
-}
-
-/// Sends what `render` yields, now and every few seconds, until the browser leaves.
-pub(crate) fn live<F, R>(render: F) -> Response
-where
-    F: Fn() -> R + Send + Sync + 'static,
-    R: Future<Output = Result<String, String>> + Send + 'static,
-{
-    let events = futures::stream::unfold((render, false), async |(render, again)| {
-        if again {
-            tokio::time::sleep(LIVE).await;
-        }
-        let event = match render().await {
-            Ok(html) => Event::default().event("part").data(html),
-            Err(error) => Event::default().event("trouble").data(error),
-        };
-        Some((Ok::<_, Infallible>(event), (render, true)))
-    });
-    stream(events)
-}
-
-fn stream(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
-    (headers("text/event-stream"), Sse::new(events).keep_alive(KeepAlive::default())).into_response()
+    let file = |router: Router<S>, (path, kind, content): &(&'static str, &'static str, &'static str)| {
+        let (kind, content) = (*kind, *content);
+        router.route(path, get(move || async move { (headers(kind), content) }))
+    };
+    ASSETS.iter().fold(Router::new(), file)
 }
 
 /// Parameters of a page's URL.
@@ -158,18 +201,44 @@ pub(crate) fn number(query: &Query, name: &str, default: u64, bounds: std::ops::
     text.and_then(|text| text.parse().ok()).unwrap_or(default).clamp(*bounds.start(), *bounds.end())
 }
 
-/// A number as people read it.
+/// A number as people read it: about three digits.
 pub(crate) fn readable(value: f64) -> String {
-    match value.abs() {
-        _ if !value.is_finite() => "–".to_owned(),
-        0.0 => "0".to_owned(),
-        size if size >= 1e9 => format!("{:.1}G", value / 1e9),
-        size if size >= 1e6 => format!("{:.1}M", value / 1e6),
-        size if size >= 1e4 => format!("{:.1}k", value / 1e3),
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 1.0 => format!("{value:.1}"),
-        size if size >= 0.01 => format!("{value:.2}"),
-        _ => format!("{value:.1e}"),
+    let (scaled, suffix) = match value.abs() {
+        _ if !value.is_finite() => return "–".to_owned(),
+        size if size >= 1e9 => (value / 1e9, "G"),
+        size if size >= 1e6 => (value / 1e6, "M"),
+        size if size >= 1e4 => (value / 1e3, "k"),
+        size if size < 0.001 && size > 0.0 => return format!("{value:.1e}"),
+        _ => (value, ""),
+    };
+    let digits = match scaled.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 0.1 => 2,
+        _ => 3,
+    };
+    let text = format!("{scaled:.digits$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{}{suffix}", if text == "-0" { "0" } else { text })
+}
+
+/// A number with its unit: `ms` and `B/s` are scaled, `%` and words stand apart, `/s` does not.
+pub(crate) fn measured(value: f64, unit: &str) -> String {
+    match unit {
+        _ if !value.is_finite() => readable(value),
+        "ms" if value.abs() >= 1000.0 => format!("{} s", readable(value / 1000.0)),
+        "ms" if value.abs() < 1.0 && value != 0.0 => format!("{} µs", readable(value * 1000.0)),
+        "B/s" | "B" => {
+            let (scaled, prefix) = match value.abs() {
+                size if size >= 1e9 => (value / 1e9, "G"),
+                size if size >= 1e6 => (value / 1e6, "M"),
+                size if size >= 1e3 => (value / 1e3, "k"),
+                _ => (value, ""),
+            };
+            format!("{} {prefix}{unit}", readable(scaled))
+        }
+        "" | "/s" => format!("{}{unit}", readable(value)),
+        _ => format!("{} {unit}", readable(value)),
     }
 }
 

@@ -15,14 +15,13 @@ use serde::Serialize;
 use super::api::{now, search};
 use super::model::{Span, parse_trace_id, trace_id};
 use super::store::Store;
-use crate::pages::{Language, Page, Query, assets, parameter, value};
+use crate::pages::chart::{Dot, scatter};
+use crate::pages::{Entry, Page, Product, Query, assets, parameter, value};
 
 /// Rows drawn of one trace.
 const MAX_ROWS: usize = 500;
-const WIDTH: f64 = 900.0;
-const NAMES: f64 = 250.0;
-const ROW: f64 = 26.0;
-const TOP: f64 = 20.0;
+/// Width of a row's picture.
+const WIDTH: f64 = 1000.0;
 /// Depth up to which names are indented.
 const MAX_DEPTH: usize = 12;
 const COLORS: usize = 12;
@@ -40,9 +39,9 @@ pub(super) fn home() -> Router {
         .route("/jaeger/", get(async || Redirect::temporary("search")))
 }
 
-fn frame(template: &'static str, root: &'static str, language: Language) -> Page<'static> {
-    Page { template, product: "Jaeger", root, language }
-}
+/// Its pages.
+const PRODUCT: Product =
+    Product { name: "Jaeger", pages: &[Entry { path: "search", title: "search", templates: &["search.html", "trace.html"] }] };
 
 #[derive(Serialize)]
 struct Found {
@@ -52,11 +51,17 @@ struct Found {
     start: String,
     spans: usize,
     duration: String,
+    /// Share of the longest trace's duration, in percent.
+    share: f64,
     failed: usize,
+    /// Its dot among the others.
+    #[serde(flatten)]
+    dot: Dot,
 }
 
 async fn search_page(State(store): State<Arc<Store>>, mut query: Query, headers: HeaderMap) -> Response {
-    let language = Language::of(&query, &headers);
+    let page = Page::new(&PRODUCT, "search.html", "", &query, &headers);
+    let language = page.language;
     let services = store.services();
     let service = parameter(&query, "service").map(str::to_owned).or_else(|| services.first().cloned()).unwrap_or_default();
     let lookback = parameter(&query, "lookback").unwrap_or("1h").to_owned();
@@ -66,10 +71,15 @@ async fn search_page(State(store): State<Arc<Store>>, mut query: Query, headers:
     let (mut traces, mut error) = (Vec::new(), String::new());
     if !service.is_empty() {
         match search(&query, now()) {
-            Ok(search) => traces = store.search(&search).iter().map(|spans| found(spans)).collect(),
+            Ok(search) => traces = store.search(&search),
             Err(message) => error = message,
         }
     }
+    let times: Vec<_> = traces.iter().map(|spans| seconds(spans)).collect();
+    let sizes: Vec<_> = traces.iter().map(|spans| spans.len()).collect();
+    let (scatter, dots) = scatter(&times, &sizes);
+    let longest = times.iter().map(|(_, duration)| *duration).fold(f64::MIN_POSITIVE, f64::max);
+    let traces: Vec<_> = traces.iter().zip(dots).map(|(spans, dot)| found(spans, dot, longest)).collect();
     let counts = store.counts();
     let counts = format!(
         "{} {}, {} {}, {:.1} MiB; {}: {}",
@@ -83,13 +93,20 @@ async fn search_page(State(store): State<Arc<Store>>, mut query: Query, headers:
     );
     let operations: BTreeSet<String> = store.operations(&service).into_iter().map(|(name, _)| name).collect();
     let text = |name: &str| parameter(&query, name).unwrap_or_default().to_owned();
-    frame("search.html", "", language).render(context! {
+    page.render(context! {
         services => value(services), service, operations => value(operations), operation => text("operation"), tag => text("tag"), min_duration => text("minDuration"),
-        lookback, traces => value(traces), error, counts,
+        lookback, traces => value(traces), scatter => value(scatter), error, counts,
     })
 }
 
-fn found(spans: &[Span]) -> Found {
+/// Start and duration, in seconds.
+fn seconds(spans: &[Span]) -> (f64, f64) {
+    let (start, end) = extent(spans);
+    (start as f64 / 1e6, (end - start) as f64 / 1e6)
+}
+
+/// `longest`: the duration of the longest trace, in seconds.
+fn found(spans: &[Span], dot: Dot, longest: f64) -> Found {
     let services: BTreeSet<&str> = spans.iter().map(|span| span.process.service.as_str()).collect();
     let (start, end) = extent(spans);
     Found {
@@ -99,12 +116,20 @@ fn found(spans: &[Span]) -> Found {
         start: clock(start),
         spans: spans.len(),
         duration: span_of_time(end - start),
+        share: seconds(spans).1 / longest * 100.0,
         failed: spans.iter().filter(|span| span.is_error()).count(),
+        dot,
     }
 }
 
+/// The service, and what it was asked for: of HTTP method and path, else the operation.
 fn title(span: &Span) -> String {
-    format!("{}: {}", span.process.service, span.name)
+    let tag = |name: &str| span.tags.iter().find(|(key, _)| key == name).map(|(_, value)| plain(value));
+    let path = tag("http.url").and_then(|url| Some(url::Url::parse(&url).ok()?.path().to_owned()));
+    match (tag("http.method"), path) {
+        (Some(method), Some(path)) => format!("{}: {method} {path}", span.process.service),
+        _ => format!("{}: {}", span.process.service, span.name),
+    }
 }
 
 /// Start of the first and end of the last span, in microseconds.
@@ -128,13 +153,9 @@ fn span_of_time(micros: u64) -> String {
 
 #[derive(Serialize)]
 struct Row {
-    y: f64,
-    indent: f64,
-    label: String,
+    depth: usize,
     x: f64,
     width: f64,
-    after: f64,
-    anchor: &'static str,
     color: usize,
     failed: bool,
     service: String,
@@ -146,35 +167,34 @@ struct Row {
 }
 
 async fn trace_page(State(store): State<Arc<Store>>, Path(id): Path<String>, query: Query, headers: HeaderMap) -> Response {
-    let language = Language::of(&query, &headers);
+    let page = Page::new(&PRODUCT, "trace.html", "../", &query, &headers);
     match parse_trace_id(&id).and_then(|id| store.trace(id)) {
-        Some(spans) => frame("trace.html", "../", language).render(waterfall(&spans)),
-        None => frame("error.html", "../", language).error(StatusCode::NOT_FOUND, "trace not found").into_response(),
+        Some(spans) => page.render(waterfall(&spans)),
+        None => page.error(StatusCode::NOT_FOUND, "trace not found").into_response(),
     }
 }
 
 fn waterfall(spans: &[Span]) -> Value {
     let (start, end) = extent(spans);
     let length = (end - start).max(1) as f64;
-    let x = |time: u64| NAMES + (time.saturating_sub(start)) as f64 / length * (WIDTH - NAMES - 10.0);
+    let x = |time: u64| (time.saturating_sub(start)) as f64 / length * WIDTH;
     let services: BTreeSet<&str> = spans.iter().map(|span| span.process.service.as_str()).collect();
-    let color: HashMap<&str, usize> =
+    let color: BTreeMap<&str, usize> =
         services.into_iter().enumerate().map(|(index, service)| (service, index % COLORS)).collect();
     let tree = Tree::new(spans);
     let critical = tree.critical_path();
-    let row = |(line, (index, depth)): (usize, &(usize, usize))| {
+    let row = |(index, depth): &(usize, usize)| {
         let span = &spans[*index];
         let (from, to) = (x(span.start), x(span.end()));
         let tags = span.tags.iter().chain(&span.process.tags).map(|(name, value)| (name.clone(), plain(value)));
-        let events = span.events.iter().flat_map(|event| &event.fields).map(|(name, value)| (format!("⏱ {name}"), plain(value)));
+        let events =
+            span.events.iter().flat_map(|event| &event.fields).map(|(name, value)| (format!("event: {name}"), plain(value)));
+        // Two units are the least that can be seen.
+        let width = (to - from).max(2.0);
         Row {
-            y: TOP + line as f64 * ROW,
-            indent: 4.0 + (*depth).min(MAX_DEPTH) as f64 * 10.0,
-            label: span.process.service.chars().take(34).collect(),
-            x: from,
-            width: (to - from).max(1.5),
-            after: if to > WIDTH - 90.0 { from - 4.0 } else { to + 5.0 },
-            anchor: if to > WIDTH - 90.0 { "end" } else { "start" },
+            depth: (*depth).min(MAX_DEPTH),
+            x: from.min(WIDTH - width),
+            width,
             color: color.get(span.process.service.as_str()).copied().unwrap_or_default(),
             failed: span.is_error(),
             service: span.process.service.clone(),
@@ -186,15 +206,15 @@ fn waterfall(spans: &[Span]) -> Value {
                 .flatten()
                 .map(|(from, to)| (x(*from), (x(*to) - x(*from)).max(0.5)))
                 .collect(),
-            tags: tags.chain(events).chain(span.warnings.iter().map(|warning| ("⚠".to_owned(), warning.clone()))).collect(),
+            tags: tags.chain(events).chain(span.warnings.iter().map(|warning| ("warning".to_owned(), warning.clone()))).collect(),
         }
     };
-    let rows: Vec<Row> = tree.order().iter().take(MAX_ROWS).enumerate().map(row).collect();
-    let ticks: Vec<_> =
-        (0..=4_u64).map(|tick| (end - start) * tick / 4).map(|after| (x(start + after), span_of_time(after))).collect();
+    let rows: Vec<Row> = tree.order().iter().take(MAX_ROWS).map(row).collect();
+    let ticks: Vec<_> = (0..=4_u64).map(|tick| span_of_time((end - start) * tick / 4)).collect();
     context! {
         name => spans.first().map(title).unwrap_or_default(), id => spans.first().map(|span| trace_id(span.trace)).unwrap_or_default(),
-        start => clock(start), duration => span_of_time(end - start), width => WIDTH, height => TOP + rows.len() as f64 * ROW + 6.0, rows => value(rows), ticks => value(ticks),
+        start => clock(start), duration => span_of_time(end - start), services => value(color.into_iter().collect::<Vec<_>>()),
+        more => spans.len().saturating_sub(MAX_ROWS), rows => value(rows), ticks => value(ticks),
     }
 }
 

@@ -49,17 +49,20 @@ impl Addon {
         let net = container.net.clone();
         let result = match self {
             Self::Prometheus => {
-                let files = ContainerFiles(container.fs.clone());
-                let client = meshlab_control::kube_client::in_cluster(net.clone(), files, env);
-                let client = client.map_err(|error| error.to_string())?;
-                meshlab_observe::prometheus(net, client, PrometheusOptions::default(), shutdown).await
+                meshlab_observe::prometheus(net, client(container, env)?, PrometheusOptions::default(), shutdown).await
             }
             Self::Jaeger => meshlab_observe::jaeger(net, JaegerOptions::default(), shutdown).await,
             Self::Grafana => meshlab_observe::grafana(net, GrafanaOptions::default(), shutdown).await,
-            Self::Kiali => meshlab_observe::kiali(net, KialiOptions::default(), shutdown).await,
+            Self::Kiali => meshlab_observe::kiali(net, client(container, env)?, KialiOptions::default(), shutdown).await,
         };
         result.map_err(|error| error.to_string())
     }
+}
+
+/// A client of the API server with the rights of the pod's service account.
+fn client(container: &Container, env: &BTreeMap<String, String>) -> Result<kube::Client, String> {
+    let files = ContainerFiles(container.fs.clone());
+    meshlab_control::kube_client::in_cluster(container.net.clone(), files, env).map_err(|error| error.to_string())
 }
 
 #[async_trait]
