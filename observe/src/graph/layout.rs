@@ -25,7 +25,9 @@ pub(crate) struct Layout {
     pub(crate) routes: Vec<Vec<Point>>,
     pub(crate) width: f64,
     pub(crate) height: f64,
+    /// Width and height of a node.
     pub(crate) node: (f64, f64),
+    pub(crate) direction: Direction,
 }
 
 impl Direction {
@@ -241,6 +243,7 @@ impl Grid {
             width,
             height,
             node,
+            direction: self.direction,
         }
     }
 

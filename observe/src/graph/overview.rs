@@ -188,7 +188,7 @@ fn notes(graph: &Graph, inventory: &Inventory, language: Language) -> Vec<Note> 
     let mut notes: Vec<_> = failing.into_iter().map(|(ends, edge)| failing_note(ends, edge, language)).collect();
     for ((from, to), edge) in graph.edges.iter().filter(|(_, edge)| edge.mtls.is_some_and(|mtls| mtls < 99.9)) {
         notes.push(Note {
-            subject: format!("{} → {}", caller(from, language), name(to)),
+            subject: format!("{} → {}", caller(from, language), called(to, language)),
             detail: measured(100.0 - edge.mtls.unwrap_or_default(), "%"),
             ..Note::new("plaintext", Health::Degraded)
         });
@@ -214,6 +214,10 @@ fn caller(key: &Key, language: Language) -> String {
     if key.is_unknown() { language.text("outside_mesh").to_owned() } else { name(key) }
 }
 
+fn called(key: &Key, language: Language) -> String {
+    if key.is_unknown() { language.text("nowhere").to_owned() } else { name(key) }
+}
+
 fn failing_note((from, to): &(Key, Key), edge: &Edge, language: Language) -> Note {
     let mut causes: BTreeMap<String, f64> = BTreeMap::new();
     let mut explained = Vec::new();
@@ -229,7 +233,7 @@ fn failing_note((from, to): &(Key, Key), edge: &Edge, language: Language) -> Not
     let causes: Vec<_> = causes.into_iter().map(|(cause, rate)| format!("{cause} ({})", measured(rate, "/s"))).collect();
     let known = !from.is_unknown();
     Note {
-        subject: format!("{} → {}", caller(from, language), name(to)),
+        subject: format!("{} → {}", caller(from, language), called(to, language)),
         detail: format!("{} · {}", measured(edge.errors(), "%"), causes.join(", ")),
         explained,
         namespace: if known { from.namespace.clone() } else { to.namespace.clone() },

@@ -12,8 +12,6 @@ use super::model::{Edge, Graph, Health, Key};
 use super::{Language, PRODUCT, Prometheus, Query, Question};
 use crate::pages::{Page, measured, part, readable, value};
 
-/// Longest label of a node, in characters of Latin script.
-const MAX_LABEL: usize = 20;
 /// Traffic moves in pictures of so many edges; in larger ones nobody could follow it.
 const MAX_MOVING: usize = 80;
 /// How fast it moves: units of the picture in a second.
@@ -26,8 +24,8 @@ struct DrawnNode {
     label: String,
     version: String,
     detail: String,
-    /// Whether nobody knows who it is.
-    unknown: bool,
+    /// The text for a node that nobody knows; empty for others.
+    unknown: &'static str,
     health: &'static str,
     /// Parameters of the page with its access log; empty if it has none.
     logs: String,
@@ -201,11 +199,16 @@ impl Drawing<'_> {
         let rate: f64 = incoming().fold(0.0, |sum, edge| sum + edge.rate());
         let version = if key.version == "unknown" { "" } else { &key.version };
         let version = shortened(version, 8);
-        let room = (if self.layout.node.0 > 150.0 { MAX_LABEL } else { MAX_LABEL - 7 }).saturating_sub(if version.is_empty() {
-            0
-        } else {
-            columns(&version) + 2
-        });
+        // In characters of Latin script.
+        let longest: usize = if self.layout.direction == Direction::Right { 20 } else { 13 };
+        let room = longest.saturating_sub(if version.is_empty() { 0 } else { columns(&version) + 2 });
+        let called = incoming().next().is_some();
+        let unknown = match (key.is_unknown(), called) {
+            (false, _) => "",
+            (true, false) => "outside_mesh",
+            (true, true) if self.graph.edges.keys().any(|ends| ends.0 == *key) => "unknown",
+            (true, true) => "nowhere",
+        };
         let namespace = if key.is_unknown() { "" } else { &key.namespace };
         let detail = if rate > 0.0 {
             format!("{} · {}", shortened(namespace, 10), measured(rate, "/s"))
@@ -227,7 +230,7 @@ impl Drawing<'_> {
             label: shortened(&key.name, room),
             version,
             detail,
-            unknown: key.is_unknown(),
+            unknown,
             health: health.name(),
             logs,
             title: format!("{} ({})", name(key), key.namespace),
@@ -261,7 +264,7 @@ impl Drawing<'_> {
 
     /// The curves and lines of a route, all as cubic Bézier curves that leave and arrive along the direction of calls.
     fn curves(&self, route: &[Point]) -> Vec<Curve> {
-        let right = self.layout.node.0 > 150.0;
+        let right = self.layout.direction == Direction::Right;
         let curve = |pair: &[Point]| {
             let (a, b) = (pair[0], pair[1]);
             if right {
