@@ -195,7 +195,7 @@ pub enum RedirectPort {
     Number(u16),
     /// The port the request came in on.
     FromRequest,
-    /// The default of the location's scheme.
+    /// What is left where nothing is said: the request's own port, unless it was the default of another scheme.
     FromProtocol,
 }
 

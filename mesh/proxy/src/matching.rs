@@ -120,6 +120,18 @@ impl ValueMatcher {
         matched != self.invert
     }
 
+    /// Any line of a header, each by itself (Envoy 1.39, `match_headers_individually`).
+    fn matches_lines(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        let mut lines = headers.get_all(name).iter();
+        let (Some(first), second) = (lines.next(), lines.next()) else { return self.matches(None) };
+        if second.is_none() {
+            return self.matches(Some(&String::from_utf8_lossy(first.as_bytes())));
+        }
+        let lines: Vec<String> =
+            headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect();
+        self.matches_any(&lines)
+    }
+
     /// Any of several values (a claim that is a list).
     pub(crate) fn matches_any(&self, values: &[String]) -> bool {
         let matched = match &self.value {
@@ -177,25 +189,17 @@ impl HeaderMatcher {
             HeaderPlace::Authority => self.matcher.matches(Some(request.authority)),
             HeaderPlace::Scheme => self.matcher.matches(Some(request.scheme)),
             HeaderPlace::Path => self.matcher.matches(Some(request.path_and_query)),
-            HeaderPlace::Header(name) => with_header(request.headers, name, |value| self.matcher.matches(value)),
+            HeaderPlace::Header(name) => self.matcher.matches_lines(request.headers, name),
         }
     }
 }
 
-/// Gives `look` the values of a header, joined with commas as Envoy joins them, or `None`.
-pub(crate) fn with_header<R>(headers: &HeaderMap, name: &HeaderName, look: impl FnOnce(Option<&str>) -> R) -> R {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) => look(None),
-        (Some(one), None) => match std::str::from_utf8(one.as_bytes()) {
-            Ok(text) => look(Some(text)),
-            Err(_) => look(Some(&String::from_utf8_lossy(one.as_bytes()))),
-        },
-        (Some(_), Some(_)) => {
-            let joined: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-            look(Some(&joined.join(",")))
-        }
-    }
+/// Whether any line of a header is as wanted, each by itself.
+pub(crate) fn any_line(headers: &HeaderMap, name: &HeaderName, wanted: impl Fn(&str) -> bool) -> bool {
+    headers.get_all(name).iter().any(|line| match std::str::from_utf8(line.as_bytes()) {
+        Ok(text) => wanted(text),
+        Err(_) => wanted(&String::from_utf8_lossy(line.as_bytes())),
+    })
 }
 
 /// A condition in words, for decision trails.

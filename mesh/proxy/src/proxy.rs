@@ -1,7 +1,7 @@
 //! The proxy as its host holds it: started, configured, given an identity, drained, stopped.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -78,6 +78,11 @@ struct Sockets(AHashMap<SocketAddr, (CancellationToken, SocketAddr)>);
 impl Shared {
     pub(crate) fn own_identity(&self) -> Option<Arc<str>> {
         self.own_identity.load().as_ref().map(|identity| Arc::clone(&**identity))
+    }
+
+    /// The address that the proxy has by its node id (`sidecar~10.244.0.7~…`).
+    pub(crate) fn own_address(&self) -> Option<IpAddr> {
+        self.options.node_id.split('~').nth(1)?.parse().ok()
     }
 
     pub(crate) fn is_draining(&self) -> bool {

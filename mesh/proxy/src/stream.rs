@@ -59,7 +59,7 @@ impl Downstream {
 /// The HTTP side of a stream.
 pub(crate) struct HttpFacts {
     pub(crate) method: Method,
-    /// Path and query as they came.
+    /// Path and query, normalized.
     pub(crate) path: String,
     pub(crate) authority: String,
     pub(crate) scheme: &'static str,
@@ -131,6 +131,15 @@ impl StreamInfo {
             peer: None,
             service_time_ms: None,
         }
+    }
+
+    /// The status that gRPC makes of the response: the upstream's, or the one that stands for the HTTP status. 200 without a status
+    /// is none of gRPC's: unknown.
+    pub(crate) fn grpc_status_in_effect(&self) -> Option<u32> {
+        const UNKNOWN: u32 = 2;
+        let is_grpc = self.http.as_ref().is_some_and(|http| http.grpc);
+        let implied = || if self.status == 200 { UNKNOWN } else { crate::telemetry::grpc::status_of_http(self.status) };
+        self.grpc_status.or_else(|| is_grpc.then(implied))
     }
 
     /// Flags the stream.

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::tokens::Token;
+
 /// One file: a subject.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +24,9 @@ pub struct Subject {
     /// MeshConfig fields.
     #[serde(default)]
     pub mesh: BTreeMap<String, Value>,
+    /// Tokens that requests name (`$token(name)`), signed with this run's key.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, Token>,
     /// Scenarios: resources, and the cases that run on them.
     pub scenarios: Vec<Scenario>,
 }
@@ -237,8 +242,8 @@ pub struct Shares {
     /// What an outcome is called by.
     #[serde(default)]
     pub by: ShareBy,
-    /// The share of each outcome.
-    pub expect: BTreeMap<String, f64>,
+    /// The share of each outcome; `null`: whatever Envoy's is.
+    pub expect: BTreeMap<String, Option<f64>>,
 }
 
 /// What an outcome is called by.

@@ -125,19 +125,21 @@ impl Connection {
                 continue;
             }
             let none = head_only || status == 204 || status == 304 || status < 200;
-            let body = if none {
-                Body::default()
-            } else {
-                read_body(&mut self.stream, &mut self.buffer, &headers, true).await?
-            };
+            let body = if none { Body::default() } else { read_body(&mut self.stream, &mut self.buffer, &headers, true).await? };
             return Ok(Answer { status, headers, body, took: Duration::ZERO });
         }
     }
 }
 
 /// The bytes of a request. `id` is put into [`CASE_HEADER`].
-pub fn encode(request: &Request, default_host: &str, id: &str, number: usize) -> Vec<u8> {
-    let fill = |text: &str| text.replace("$n", &number.to_string());
+pub fn encode(request: &Request, default_host: &str, id: &str, number: usize, tokens: &BTreeMap<String, String>) -> Vec<u8> {
+    let fill = |text: &str| {
+        let mut text = text.replace("$n", &number.to_string());
+        for (name, token) in tokens {
+            text = text.replace(&format!("$token({name})"), token);
+        }
+        text
+    };
     if let Some(raw) = &request.raw {
         return fill(raw).replace("$id", id).into_bytes();
     }

@@ -95,7 +95,10 @@ impl Envoy {
                 bail!("Envoy ended ({status}):\n{}", self.log());
             }
             if let Ok(mut connection) = Connection::open(admin, None).await
-                && connection.exchange(b"GET /ready HTTP/1.1\r\nhost: admin\r\n\r\n", false).await.is_ok_and(|answer| answer.status == 200)
+                && connection
+                    .exchange(b"GET /ready HTTP/1.1\r\nhost: admin\r\n\r\n", false)
+                    .await
+                    .is_ok_and(|answer| answer.status == 200)
             {
                 return Ok(());
             }

@@ -13,6 +13,7 @@ pub mod observation;
 pub mod place;
 pub mod run;
 pub mod shares;
+pub mod tokens;
 pub mod translate;
 pub mod upstream;
 pub mod world;

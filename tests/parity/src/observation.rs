@@ -6,7 +6,8 @@
 //! - the case header, which tells the sides apart, and what only Istio's own extensions to Envoy add, which are not in the Envoy
 //!   that is compared with: `x-envoy-peer-metadata`, `x-envoy-peer-metadata-id` and `x-envoy-decorator-operation` are left out;
 //! - on attempts after the first, `x-envoy-expected-rq-timeout-ms`, from which the time that has passed is taken: `<number>`;
-//! - addresses of upstreams: their names.
+//! - addresses of upstreams: their names;
+//! - in copies to mirrors, the last address of `x-forwarded-for`, which is the proxy's own: `<own>`.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,11 @@ pub fn upstream_fields(seen: &[Seen], sent: &[(String, String)], out: &mut Field
     for seen in mirrors {
         let number = count.entry(&seen.upstream).or_default();
         *number += 1;
-        request(&format!("{} request {number}", seen.upstream), seen, sent, true, out);
+        let name = format!("{} request {number}", seen.upstream);
+        request(&name, seen, sent, true, out);
+        if let Some(line) = out.get_mut(&format!("{name} header x-forwarded-for")) {
+            *line = line.rsplit_once(',').map_or_else(|| "<own>".to_owned(), |(before, _)| format!("{before},<own>"));
+        }
     }
     for (mirror, number) in count {
         out.insert(format!("{mirror} requests"), number.to_string());

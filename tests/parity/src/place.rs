@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use meshlab_proxy_config::{
@@ -16,25 +17,40 @@ use crate::case::Role;
 use crate::upstream::Upstreams;
 use crate::world::{POD_PORT, SERVICE_PORT, World};
 
-/// Free ports, held until they are given back.
-pub struct Ports(Vec<TcpListener>);
+/// Ports for listeners, each given out once. They lie below those that systems give to outgoing connections (32768 and above on
+/// Linux), so that none is taken between now and the moment a proxy binds it.
+pub struct Ports(Mutex<u16>);
+
+const PORTS: Range<u16> = 12_000..32_000;
+
+impl Default for Ports {
+    /// Processes that run at the same time begin at different places.
+    fn default() -> Self {
+        let length = u32::from(PORTS.end - PORTS.start);
+        let offset = std::process::id().wrapping_mul(997) % length;
+        Self(Mutex::new(PORTS.start + u16::try_from(offset).unwrap_or(0)))
+    }
+}
 
 impl Ports {
-    /// So many ports that nobody has.
+    /// So many addresses where nobody listens.
     ///
     /// # Errors
     /// There are none left.
-    pub fn reserve(count: usize) -> Result<Self> {
-        let sockets = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-        Ok(Self(sockets))
-    }
-
-    /// Their addresses.
-    ///
-    /// # Errors
-    /// A socket has none.
-    pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
-        Ok(self.0.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+    pub fn take(&self, count: usize) -> Result<Vec<SocketAddr>> {
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = Vec::new();
+        for _ in PORTS {
+            if out.len() == count {
+                return Ok(out);
+            }
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, *next));
+            *next = if *next + 1 < PORTS.end { *next + 1 } else { PORTS.start };
+            if TcpListener::bind(address).is_ok() {
+                out.push(address);
+            }
+        }
+        bail!("there are no {count} free ports between {} and {}", PORTS.start, PORTS.end)
     }
 }
 
@@ -135,9 +151,8 @@ impl Place<'_> {
     /// Policies that name the workload's port mean the listener's.
     fn ports_of(&self, access: &mut HttpAccess) {
         let policies = [&mut access.audit, &mut access.deny, &mut access.allow].into_iter().flatten();
-        let conditions = policies
-            .flat_map(|policy| &mut policy.rules)
-            .flat_map(|rule| rule.to.iter_mut().flatten().chain(&mut rule.when));
+        let conditions =
+            policies.flat_map(|policy| &mut policy.rules).flat_map(|rule| rule.to.iter_mut().flatten().chain(&mut rule.when));
         for condition in conditions {
             for value in condition.values.iter_mut().chain(&mut condition.not_values) {
                 if *value == AttributeMatch::Port(POD_PORT) {

@@ -12,13 +12,14 @@ use meshlab_net::OsNet;
 use meshlab_proxy::{Proxy, ProxyOptions, WorkloadIdentity};
 use meshlab_proxy_config::ProxyConfig;
 
-use crate::case::{Case, OneOrMany, Request, Role, Scenario, ShareBy, Shares, Subject};
+use crate::case::{Case, OneOrMany, Request, Scenario, ShareBy, Shares, Subject};
 use crate::certificates::Authority;
 use crate::client::{Answer, Connection, encode};
 use crate::envoy::Envoy;
 use crate::observation::{Fields, client_fields, compare, log_fields, upstream_fields};
 use crate::place::{Place, Ports, prefix};
 use crate::shares;
+use crate::tokens::Keys;
 use crate::translate::{Bootstrap, bootstrap};
 use crate::upstream::Upstreams;
 use crate::world::World;
@@ -34,10 +35,14 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub struct Bench {
     /// The pods.
     pub world: World,
+    /// Where listeners go.
+    pub ports: Ports,
     /// The servers behind them.
     pub upstreams: Upstreams,
     /// Who signs certificates.
     pub authority: Authority,
+    /// Who signs tokens.
+    pub keys: Keys,
     /// Envoy's binary.
     pub envoy: std::path::PathBuf,
     /// The error rate of a single test of a share.
@@ -77,6 +82,7 @@ struct Running<'a> {
     subject: &'a Subject,
     scenario: &'a Scenario,
     case: &'a Case,
+    tokens: &'a BTreeMap<String, String>,
 }
 
 /// What one side did with a case, before its log is read.
@@ -93,20 +99,19 @@ struct Observed {
 pub async fn run(bench: &Bench, subject: &Subject) -> Result<Vec<Outcome>> {
     let identity = bench.authority.identity("cluster.local/ns/default/sa/server")?;
     let count = subject.scenarios.len();
-    let ports = Ports::reserve(2 * count + 1)?;
-    let addresses = ports.addresses()?;
+    let addresses = bench.ports.take(2 * count + 1)?;
     let ours = placed(bench, subject, &addresses[..count]).context("our proxy")?;
     let theirs = placed(bench, subject, &addresses[count..2 * count]).context("Envoy")?;
     let folder = Envoy::folder()?;
     let admin = addresses[2 * count];
     let log = Envoy::access_log(&folder);
     let config = bootstrap(&theirs.0, &Bootstrap { admin, access_log: &log, identity: &identity }).context("translation")?;
-    drop(ports);
     let (proxy, lines) = start_ours(ours.0, identity)?;
     let envoy = Envoy::start(&bench.envoy, folder, &config, admin).await?;
+    let tokens = bench.keys.sign(&subject.tokens)?;
     let sides = (Side { name: "ours", addresses: ours.1 }, Side { name: "envoy", addresses: theirs.1 });
 
-    let running = subject.scenarios.iter().map(|scenario| scenario_cases(bench, subject, scenario, &sides));
+    let running = subject.scenarios.iter().map(|scenario| scenario_cases(bench, subject, scenario, &tokens, &sides));
     let observed: Vec<Vec<(Observed, Observed)>> =
         futures::stream::iter(running).buffered(AT_ONCE).collect::<Vec<Result<_>>>().await.into_iter().collect::<Result<_>>()?;
 
@@ -114,7 +119,7 @@ pub async fn run(bench: &Bench, subject: &Subject) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for (scenario, observed) in subject.scenarios.iter().zip(observed) {
         for (case, (mut ours, mut theirs)) in scenario.cases.iter().zip(observed) {
-            let context = Running { bench, subject, scenario, case };
+            let context = Running { bench, subject, scenario, case, tokens: &tokens };
             context.complete(&mut ours, &our_log).await;
             context.complete(&mut theirs, &their_log).await;
             let name = format!("{}/{}/{}", subject.name, scenario.name, case.name);
@@ -131,10 +136,10 @@ fn placed(bench: &Bench, subject: &Subject, addresses: &[SocketAddr]) -> Result<
     let mut config = ProxyConfig::default();
     let mut served = HashMap::new();
     for (scenario, listen) in subject.scenarios.iter().zip(addresses) {
-        let compiled = bench.world.compile(subject, scenario).with_context(|| format!("scenario {}", scenario.name))?;
+        let compiled =
+            bench.world.compile(subject, scenario, &bench.keys).with_context(|| format!("scenario {}", scenario.name))?;
         let role = scenario.role(subject);
-        let place =
-            Place { scenario: &scenario.name, role, world: &bench.world, upstreams: &bench.upstreams, listen: *listen };
+        let place = Place { scenario: &scenario.name, role, world: &bench.world, upstreams: &bench.upstreams, listen: *listen };
         place.add(&compiled, &mut config).with_context(|| format!("scenario {}", scenario.name))?;
         served.insert(scenario.name.clone(), *listen);
     }
@@ -163,11 +168,12 @@ async fn scenario_cases(
     bench: &Bench,
     subject: &Subject,
     scenario: &Scenario,
+    tokens: &BTreeMap<String, String>,
     (ours, envoy): &(Side, Side),
 ) -> Result<Vec<(Observed, Observed)>> {
     let mut out = Vec::new();
     for case in &scenario.cases {
-        let context = Running { bench, subject, scenario, case };
+        let context = Running { bench, subject, scenario, case, tokens };
         let (ours, envoy) = tokio::join!(context.observe(ours), context.observe(envoy));
         let name = || format!("{}/{}", scenario.name, case.name);
         out.push((ours.with_context(|| format!("{} (ours)", name()))?, envoy.with_context(|| format!("{} (Envoy)", name()))?));
@@ -234,7 +240,7 @@ impl Running<'_> {
         let mut tasks = Vec::new();
         for (id, number) in group {
             self.bench.upstreams.script(id, &self.case.upstream);
-            let bytes = encode(request, self.scenario.default_host(self.subject), id, *number);
+            let bytes = encode(request, self.scenario.default_host(self.subject), id, *number, self.tokens);
             let tls = request.identity.as_deref().map(|principal| self.bench.authority.client(principal)).transpose()?;
             let head_only = request.method == "HEAD";
             let mut task = tokio::spawn(async move {
@@ -278,7 +284,7 @@ impl Running<'_> {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             for index in 0..each {
                 let number = (client * each + index) as usize;
-                let bytes = encode(&self.case.request, self.scenario.default_host(self.subject), id, number);
+                let bytes = encode(&self.case.request, self.scenario.default_host(self.subject), id, number, self.tokens);
                 let answer: Answer = connection.exchange(&bytes, false).await?;
                 if answer.headers.iter().any(|(name, value)| name == "connection" && value == "close") || answer.status == 0 {
                     connection = Connection::open(address, None).await?;
@@ -362,13 +368,19 @@ impl Running<'_> {
                     continue;
                 }
                 let show = |value: &Option<String>| value.as_ref().map_or("(none)".to_owned(), |value| format!("{value:?}"));
-                problems.push(format!("{number}{}: ours {}, Envoy {}", mismatch.field, show(&mismatch.ours), show(&mismatch.envoy)));
+                problems.push(format!(
+                    "{number}{}: ours {}, Envoy {}",
+                    mismatch.field,
+                    show(&mismatch.ours),
+                    show(&mismatch.envoy)
+                ));
             }
         }
         for (field, _) in stated.iter().filter(|(_, used)| !**used) {
             problems.push(format!("the stated difference in {field:?} is none"));
         }
-        problems.extend(self.unexpected(envoy).into_iter().map(|problem| format!("Envoy, against what the case expects: {problem}")));
+        problems
+            .extend(self.unexpected(envoy).into_iter().map(|problem| format!("Envoy, against what the case expects: {problem}")));
         if let Some((least, most)) = self.case.expect.took_ms {
             for (side, observed) in [("ours", ours), ("Envoy", envoy)] {
                 for (_, _, took) in &observed.requests {
@@ -459,9 +471,4 @@ pub fn data() -> &'static Path {
 pub fn number_of_tests(subjects: &[Subject]) -> usize {
     let cases = subjects.iter().flat_map(|subject| &subject.scenarios).flat_map(|scenario| &scenario.cases);
     cases.filter_map(|case| case.shares.as_ref()).map(|shares| shares::number_of_tests(shares.expect.len())).sum()
-}
-
-/// Whether a role's scenarios are looked at from the client's side.
-pub fn is_client_side(role: Role) -> bool {
-    role != Role::Inbound
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::case::{Role, Scenario, Subject};
+use crate::tokens::Keys;
 
 /// The pods' port.
 pub const POD_PORT: u16 = 8080;
@@ -21,7 +22,18 @@ pub const SERVICE_PORT: u16 = 80;
 pub const LOG_FORMAT: &str = "%REQ(X-CASE)%\t%RESPONSE_CODE%\t%RESPONSE_FLAGS%\t%RESPONSE_CODE_DETAILS%\t%UPSTREAM_CLUSTER%\t%UPSTREAM_HOST%\t%ROUTE_NAME%\t%UPSTREAM_REQUEST_ATTEMPT_COUNT%\t%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\t%BYTES_RECEIVED%\t%BYTES_SENT%\t%REQ(:AUTHORITY)%\t%GRPC_STATUS%\n";
 /// The names of [`LOG_FORMAT`]'s fields but the first.
 pub const LOG_FIELDS: [&str; 12] = [
-    "code", "flags", "details", "cluster", "upstream", "route", "attempts", "request", "received", "sent", "authority", "grpc status",
+    "code",
+    "flags",
+    "details",
+    "cluster",
+    "upstream",
+    "route",
+    "attempts",
+    "request",
+    "received",
+    "sent",
+    "authority",
+    "grpc status",
 ];
 
 /// The pods, services and resources that are always there.
@@ -51,19 +63,23 @@ impl World {
 
     /// The pod that has an address.
     pub fn pod_at(&self, address: SocketAddr) -> Option<&str> {
-        self.pods.iter().enumerate().find(|(index, _)| SocketAddr::from((ip(*index), POD_PORT)) == address).map(|(_, pod)| pod.as_str())
+        self.pods
+            .iter()
+            .enumerate()
+            .find(|(index, _)| SocketAddr::from((ip(*index), POD_PORT)) == address)
+            .map(|(_, pod)| pod.as_str())
     }
 
     /// Compiles a scenario for its proxy.
     ///
     /// # Errors
     /// A resource is not valid, or the compiler has a problem with one.
-    pub fn compile(&self, subject: &Subject, scenario: &Scenario) -> Result<Arc<ProxyConfig>> {
+    pub fn compile(&self, subject: &Subject, scenario: &Scenario, keys: &Keys) -> Result<Arc<ProxyConfig>> {
         let mut sources = Sources { mesh: Arc::new(mesh_config(subject, scenario)?), ..Sources::default() };
         for object in self.kubernetes() {
             sources.apply(&object)?;
         }
-        let own = scenario.resources(subject)?;
+        let own = scenario.resources(subject, keys)?;
         let mut istio = parse(&self.istio)?;
         if !own.iter().any(|object| object["kind"] == "Gateway") {
             istio.extend(parse(&self.gateway)?);
@@ -165,8 +181,8 @@ impl Scenario {
         self.hosts.first().map_or(default, String::as_str)
     }
 
-    fn resources(&self, subject: &Subject) -> Result<Vec<Value>> {
-        let mut out = parse(&self.istio)?;
+    fn resources(&self, subject: &Subject, keys: &Keys) -> Result<Vec<Value>> {
+        let mut out = parse(&keys.fill(&self.istio))?;
         if let Some(http) = &self.http {
             let default = [self.default_host(subject).to_owned()];
             let hosts = if self.hosts.is_empty() { default.as_slice() } else { &self.hosts };

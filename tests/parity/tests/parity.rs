@@ -10,8 +10,10 @@ use futures::StreamExt;
 use meshlab_parity::case;
 use meshlab_parity::certificates::Authority;
 use meshlab_parity::envoy;
+use meshlab_parity::place::Ports;
 use meshlab_parity::run::{self, Bench, Outcome, Verdict};
 use meshlab_parity::shares::ERROR_RATE;
+use meshlab_parity::tokens::Keys;
 use meshlab_parity::upstream::Upstreams;
 use meshlab_parity::world::World;
 
@@ -33,6 +35,8 @@ async fn suite(wanted: &[String]) -> Result<ExitCode> {
         upstreams: Upstreams::start(world.pods().cloned()).await?,
         world,
         authority: Authority::new()?,
+        keys: Keys::new()?,
+        ports: Ports::default(),
         envoy: envoy::find().await?,
         threshold: ERROR_RATE / tests as f64,
     };

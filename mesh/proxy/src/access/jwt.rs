@@ -218,7 +218,7 @@ impl Rule {
         }
         for name in &self.from_params {
             if let Some(token) = query_parameter(path, name) {
-                found.push(Found { rule: index, token, place: Place::Parameter(name.clone()) });
+                found.push(Found { rule: index, token: token.to_owned(), place: Place::Parameter(name.clone()) });
             }
         }
         for name in &self.from_cookies {

@@ -10,9 +10,8 @@ use meshlab_proxy_config::{Attribute, AttributeMatch, Origin};
 use regex::Regex;
 
 use super::{AccessError, AccessInput, Denial, template};
-use crate::matching::{MatchError, StringMatcher, header_name, with_header};
+use crate::matching::{MatchError, StringMatcher, any_line, header_name};
 use crate::route::matcher::{path_of, value_strings};
-use crate::route::strip_port;
 use crate::tls::peer::{namespace_and_account, principal};
 use crate::trail::Trail;
 
@@ -184,7 +183,13 @@ impl Condition {
         let connection = input.connection;
         let identity = connection.peer_identity();
         match &self.attribute {
-            Subject::Header(name) => input.http.is_some_and(|http| with_header(http.headers, name, text)),
+            Subject::Header(name) => {
+                // `*` asks that a header is there, be it empty.
+                let wanted = |line: &str| {
+                    values.iter().any(|value| matches!(value, Value::Text(StringMatcher::Present)) || value.matches_text(line))
+                };
+                input.http.is_some_and(|http| any_line(http.headers, name, wanted))
+            }
             Subject::Known(attribute) => match attribute {
                 Attribute::Principal => text(identity.map(principal)),
                 Attribute::Namespace => text(identity.and_then(namespace_and_account).map(|(namespace, _)| namespace)),
@@ -205,11 +210,8 @@ impl Condition {
                 Attribute::Sni => text(connection.server_name.as_deref()),
                 Attribute::Method => text(input.http.map(|http| http.method.as_str())),
                 Attribute::Path => text(input.http.map(|http| path_of(http.path_and_query))),
-                Attribute::Host => input.http.is_some_and(|http| {
-                    // Hosts are compared without case, and with or without their port.
-                    let without_port = strip_port(http.authority);
-                    values.iter().any(|value| value.matches_host(http.authority) || value.matches_host(without_port))
-                }),
+                // Compared without case, and with its port, as it came.
+                Attribute::Host => input.http.is_some_and(|http| values.iter().any(|value| value.matches_host(http.authority))),
                 Attribute::RequestPrincipal => {
                     let claim = |name: &str| input.claims.and_then(|claims| claims.get(name)).and_then(|value| value.as_str());
                     let principal = claim("iss").zip(claim("sub")).map(|(issuer, subject)| format!("{issuer}/{subject}"));

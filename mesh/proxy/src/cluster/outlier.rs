@@ -18,6 +18,8 @@ const MAXIMUM_EJECTION: Duration = Duration::from_secs(300);
 pub(crate) enum HostOutcome {
     /// The upstream answered with this status.
     Status(u16),
+    /// A connection to it is there, for one request.
+    Connected,
     /// It could not be reached, or broke off, or timed out.
     LocalFailure,
 }
@@ -80,6 +82,11 @@ pub(crate) fn observe(cluster: &Cluster, host: &Host, outcome: HostOutcome) {
             let gateway = count(&health.consecutive_gateway, matches!(status, 502..=504), config.consecutive_gateway_errors);
             let server = count(&health.consecutive_5xx, status >= 500, config.consecutive_5xx);
             if server { Some(Detector::Consecutive5xx) } else { gateway.then_some(Detector::ConsecutiveGateway) }
+        }
+        // Told apart from answers, failures in a row are failures to connect: every connection that is there ends the row.
+        HostOutcome::Connected => {
+            count(&health.consecutive_local, false, 0);
+            None
         }
         HostOutcome::LocalFailure if config.split_local_errors => {
             count(&health.consecutive_local, true, config.consecutive_local_origin_failures).then_some(Detector::ConsecutiveLocal)

@@ -166,6 +166,8 @@ impl Counted {
 pub(crate) enum RequestBody {
     Empty,
     Whole(Option<Bytes>),
+    /// The same, of a length that the receiver is not told ahead.
+    Chunked(Option<Bytes>),
     /// Sent once.
     Streamed(Box<Counted>),
     /// Sent again on a retry.
@@ -179,7 +181,7 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Whole(bytes) | Self::Chunked(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Streamed(counted) => counted.poll(cx).map_err(BodyError::Hyper),
             Self::Replayed(reader) => reader.poll(cx),
         }
@@ -188,7 +190,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Whole(bytes) => bytes.is_none(),
+            Self::Whole(bytes) | Self::Chunked(bytes) => bytes.is_none(),
             Self::Streamed(counted) => counted.incoming.is_end_stream(),
             Self::Replayed(_) => false,
         }
@@ -198,6 +200,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Chunked(_) => SizeHint::default(),
             Self::Streamed(counted) => counted.incoming.size_hint(),
             Self::Replayed(reader) => reader.length.map_or_else(SizeHint::default, SizeHint::with_exact),
         }

@@ -26,29 +26,42 @@ pub(crate) const PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-
 pub(crate) const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 pub(crate) const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
 pub(crate) const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+pub(crate) const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Headers by which clients outside could steer an edge proxy; it removes them.
-const STEERING: [HeaderName; 8] = [
+/// Headers by which clients could steer a proxy. Envoy believes them of internal clients only, and since Envoy 1.33 nobody is
+/// internal unless the mesh's networks say so, which Istio leaves open.
+const STEERING: [HeaderName; 14] = [
     TIMEOUT,
     PER_TRY_TIMEOUT,
     MAX_RETRIES,
     RETRY_ON,
     RETRY_GRPC_ON,
     EXPECTED_TIMEOUT,
+    INTERNAL,
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-original-url"),
+];
+/// What clients outside may not tell an edge proxy besides.
+const EDGE_ONLY: [HeaderName; 3] = [
     DECORATOR,
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
 ];
 
 /// Treats a request's headers as it enters, and gives the client's address as trusted proxies tell it.
 pub(crate) fn receive(headers: &mut HeaderMap, edge: EdgePolicy, connection: &Downstream) -> IpAddr {
     remove_hop_by_hop(headers);
+    STEERING.iter().for_each(|name| drop(headers.remove(name)));
     let client = match edge {
         EdgePolicy::Gateway { trusted_proxies } => {
-            STEERING.iter().for_each(|name| drop(headers.remove(name)));
-            headers.remove(INTERNAL);
+            EDGE_ONLY.iter().for_each(|name| drop(headers.remove(name)));
             let client = trusted_client(headers, trusted_proxies, connection.peer.ip());
             append_forwarded_for(headers, connection.peer.ip());
             let proto = if connection.tls.is_some() { "https" } else { "http" };
@@ -90,7 +103,7 @@ fn trusted_client(headers: &HeaderMap, trusted: u8, peer: IpAddr) -> IpAddr {
     all.len().checked_sub(usize::from(trusted)).and_then(|index| all.get(index)).copied().unwrap_or(peer)
 }
 
-fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
     let mut line = String::new();
     for value in headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()) {
         line.push_str(value);
@@ -169,8 +182,17 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING] {
         headers.remove(name);
     }
-    if headers.get(header::TE).is_some_and(|value| value != "trailers") {
-        headers.remove(header::TE);
+    if let Some(codings) = headers.remove(header::TE)
+        && codings.to_str().is_ok_and(|codings| codings.split(',').any(|coding| coding.trim() == "trailers"))
+    {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The same for a response, whose `Connection` header Envoy removes without looking at what it names.
+pub(crate) fn remove_hop_by_hop_of_response(headers: &mut HeaderMap) {
+    for name in [header::CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
     }
 }
 

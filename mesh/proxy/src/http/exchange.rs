@@ -39,6 +39,9 @@ pub(crate) struct Exchange {
     pub(crate) tells_peer: bool,
     /// What the caller's proxy calls the operation.
     pub(crate) operation: Option<String>,
+    /// The request has a body of which nothing was asked for yet: an answer to its head alone ends the connection, as the rest of
+    /// the request would have to be thrown away.
+    pub(crate) body_unread: bool,
     /// The response is out, or never will be for a reason that is recorded.
     pub(crate) complete: bool,
 }
@@ -157,7 +160,8 @@ struct Idle {
 
 impl ResponseBody {
     pub(crate) fn local(data: Bytes, mut exchange: Box<Exchange>) -> Self {
-        exchange.info.bytes_sent = data.len() as u64;
+        let head_only = exchange.info.http.as_ref().is_some_and(|http| http.method == http::Method::HEAD);
+        exchange.info.bytes_sent = if head_only { 0 } else { data.len() as u64 };
         Self::Local { data: (!data.is_empty()).then_some(data), exchange: Some(exchange) }
     }
 
@@ -235,12 +239,14 @@ impl UpstreamBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let flags = if crate::router::is_stream_reset(&error) {
-                    Flags::UPSTREAM_REMOTE_RESET
+                let (flags, details) = if crate::router::is_stream_reset(&error) {
+                    (Flags::UPSTREAM_REMOTE_RESET, "upstream_reset_after_response_started{connection_termination}")
+                } else if crate::router::ends_early(&error) {
+                    (Flags::UPSTREAM_PROTOCOL_ERROR, "upstream_reset_after_response_started{protocol_error}")
                 } else {
-                    Flags::UPSTREAM_CONNECTION_TERMINATION
+                    (Flags::UPSTREAM_CONNECTION_TERMINATION, "upstream_reset_after_response_started{connection_termination}")
                 };
-                self.fail(flags, "upstream_reset_after_response_started{connection_termination}");
+                self.fail(flags, details);
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(Some(Ok(frame))) => {

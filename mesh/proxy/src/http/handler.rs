@@ -28,7 +28,6 @@ use crate::route::matcher::Claims;
 use crate::route::redirect::RequestTarget;
 use crate::router::{self, Outgoing};
 use crate::stream::{HttpFacts, StreamInfo};
-use crate::telemetry::format::View;
 use crate::telemetry::{export, grpc};
 use crate::trail::{self, Trail};
 
@@ -71,6 +70,7 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
         trail: None,
         tells_peer: false,
         operation: None,
+        body_unread: false,
         complete: false,
     });
     let upgrade_request = upgrade::requested(&request);
@@ -78,6 +78,7 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
         Ok(received) => received,
         Err(reply) => return reply.into_response(exchange),
     };
+    exchange.body_unread = !body.is_empty();
     let settings = &resolved.http;
     let client = edge::receive(&mut received.headers, settings.config.edge, &context.connection);
     exchange.info.remote = (client != context.connection.peer.ip()).then_some(client);
@@ -85,10 +86,13 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
     match normalize(&received.path, settings.config.path_normalization) {
         Ok(path) => {
             if let std::borrow::Cow::Owned(path) = path {
+                if let Some(http) = &mut exchange.info.http {
+                    http.path.clone_from(&path);
+                }
                 received.path = path;
             }
         }
-        Err(bad) => return LocalReply::new(400, bad.to_string()).into_response(exchange),
+        Err(bad) => return LocalReply::new(400, bad.to_string()).close().into_response(exchange),
     }
     start_trail(&mut exchange, context, settings, &mut received.headers);
     learn_client(&mut exchange, &mut received.headers);
@@ -97,34 +101,38 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
         Ok(claims) => claims,
         Err(reply) => return reply.into_response(exchange),
     };
-    let route = match find_route(&mut exchange, &resolved, &received, claims.as_ref()) {
-        Ok(route) => route,
-        Err(reply) => return reply.into_response(exchange),
-    };
-    // Policies see the route in Envoy's log too, so it is found before they are asked.
-    exchange.info.route = Some(route.clone());
-    let destination = match &route.action {
-        Action::Forward(forward) => {
+    // Policies see the route in Envoy's log too, so it is found before they are asked; but who may not ask is not told that there is
+    // none.
+    let found = find_route(&mut exchange, &resolved, &received, claims.as_ref());
+    let chosen = found.as_ref().ok().cloned();
+    exchange.info.route.clone_from(&chosen);
+    let destination = match chosen.as_deref().map(|route| &route.action) {
+        Some(Action::Forward(forward)) => {
             let destination = forward.destination();
             exchange.info.cluster = resolved.snapshot.clusters.get(&destination.cluster).cloned();
             Some(destination)
         }
-        Action::Redirect(_) | Action::DirectResponse { .. } => None,
+        Some(Action::Redirect(_) | Action::DirectResponse { .. }) | None => None,
     };
     if let Err(denial) = check_policies(&mut exchange, settings, &received, client, claims.as_ref()) {
         return denial.into_response(exchange);
     }
+    let route = match found {
+        Ok(route) => route,
+        Err(reply) => return reply.into_response(exchange),
+    };
     export::start(&mut exchange, &mut received.headers, &route);
     if let Some(reply) = inject_fault(&mut exchange, &route).await {
         return reply.into_response(exchange);
     }
     let mut cors_origin = None;
-    if let Some(cors) = &route.cors {
+    // Envoy's filter only sees the policies of routes that forward.
+    if let (Some(cors), Action::Forward(_)) = (&route.cors, &route.action) {
         match cors.decide(&received.method, &received.headers) {
             CorsDecision::Pass => {}
             CorsDecision::Allowed(origin) => cors_origin = Some(origin),
             CorsDecision::Preflight(headers) => {
-                let reply = LocalReply { headers: Box::new(headers), ..LocalReply::new(200, "cors_response") };
+                let reply = LocalReply { headers: Box::new(headers), unchanged: true, ..LocalReply::new(200, "cors_response") };
                 return reply.into_response(exchange);
             }
         }
@@ -145,11 +153,11 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
             if let Ok(location) = HeaderValue::from_str(&location) {
                 reply = reply.header(header::LOCATION, location);
             }
-            answer(exchange, &route, &response_context, reply)
+            reply.into_response(exchange)
         }
         Action::DirectResponse { status, body } => {
             let text = String::from_utf8_lossy(body).into_owned();
-            answer(exchange, &route, &response_context, LocalReply::new(*status, "direct_response").body(text))
+            LocalReply::new(*status, "direct_response").body(text).into_response(exchange)
         }
         Action::Forward(forward) => {
             let mut upgrade = None;
@@ -157,12 +165,12 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
                 let allowed =
                     protocol.to_str().is_ok_and(|name| forward.upgrades.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)));
                 let Some(client) = client_upgrade.filter(|_| allowed) else {
-                    return LocalReply::new(403, "upgrade_failed").into_response(exchange);
+                    return LocalReply::new(403, "upgrade_failed").close().into_response(exchange);
                 };
                 upgrade = Some(router::UpgradeRequest { protocol, client });
             }
             if received.method == Method::CONNECT {
-                return LocalReply::new(403, "upgrade_failed").into_response(exchange);
+                return LocalReply::new(403, "upgrade_failed").close().into_response(exchange);
             }
             received.headers.remove(header::UPGRADE);
             let is_grpc = exchange.info.http.as_ref().is_some_and(|http| http.grpc);
@@ -176,6 +184,44 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
     }
 }
 
+/// The methods that Envoy's HTTP/1 codec knows (`allow_custom_methods` is not set); all others are malformed.
+const METHODS: [&str; 34] = [
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "MSEARCH",
+    "NOTIFY",
+    "OPTIONS",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "SOURCE",
+    "SUBSCRIBE",
+    "TRACE",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
+    "UNSUBSCRIBE",
+];
+
 /// Takes a request apart, and refuses what Envoy's codec refuses.
 fn receive(
     mut request: Request<Incoming>,
@@ -183,6 +229,10 @@ fn receive(
     upgrade: bool,
 ) -> Result<(Received, ClientBody, Option<hyper::upgrade::OnUpgrade>), LocalReply> {
     let version = request.version();
+    if version < Version::HTTP_2 && !METHODS.contains(&request.method().as_str()) {
+        let malformed = LocalReply::new(400, "http1.codec_error").body("Bad Request");
+        return Err(malformed.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR).close());
+    }
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
@@ -380,7 +430,7 @@ fn find_route(
     }
     let host = host.ok_or_else(not_found)?;
     if host.require_tls && scheme_of(&received.headers) != "https" {
-        let location = format!("https://{}{}", crate::route::strip_port(authority), received.path);
+        let location = format!("https://{authority}{}", received.path);
         let mut reply = LocalReply::new(301, "direct_response");
         if let Ok(location) = HeaderValue::from_str(&location) {
             reply = reply.header(header::LOCATION, location);
@@ -413,16 +463,6 @@ async fn inject_fault(exchange: &mut Exchange, route: &Route) -> Option<LocalRep
         trail.fault(&format!("abort {:?}", abort.status));
     }
     Some(reply.body("fault filter abort").flag(Flags::FAULT_INJECTED))
-}
-
-/// A route's own answer: its response headers apply.
-fn answer(exchange: Box<Exchange>, route: &Route, context: &ResponseContext, mut reply: LocalReply) -> Response<ResponseBody> {
-    {
-        let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
-        route.response_headers.apply(&mut reply.headers, view);
-    }
-    context.decorate(route, &mut reply.headers);
-    reply.into_response(exchange)
 }
 
 /// What every response has, whoever made it.

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 
 use super::exchange::{Exchange, ResponseBody};
 use crate::flags::Flags;
+use crate::telemetry::format::View;
 use crate::telemetry::grpc;
 
 /// An answer of the proxy's own.
@@ -21,6 +22,8 @@ pub(crate) struct LocalReply {
     pub(crate) grpc_status: Option<u32>,
     /// The connection is closed after it.
     pub(crate) close: bool,
+    /// The route's changes to response headers are left out.
+    pub(crate) unchanged: bool,
 }
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -38,6 +41,7 @@ impl LocalReply {
             headers: Box::default(),
             grpc_status: None,
             close: false,
+            unchanged: false,
         }
     }
 
@@ -70,7 +74,7 @@ impl LocalReply {
         let is_grpc = info.http.as_ref().is_some_and(|http| http.grpc);
         let version = info.http.as_ref().map_or(Version::HTTP_11, |http| http.version);
         let mut headers = *self.headers;
-        let (status, body) = if is_grpc && self.status != 301 {
+        let (status, body) = if is_grpc {
             let status = self.grpc_status.unwrap_or_else(|| grpc::status_of_http(self.status));
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert(GRPC_STATUS, HeaderValue::from(status));
@@ -91,10 +95,15 @@ impl LocalReply {
             }
             (StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body)
         };
-        if self.close && version < Version::HTTP_2 {
+        exchange.info.status = status.as_u16();
+        if let Some(route) = exchange.info.route.as_ref().filter(|_| !self.unchanged) {
+            let view =
+                View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
+            route.change_response(&mut headers, view);
+        }
+        if (self.close || exchange.body_unread) && version < Version::HTTP_2 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        exchange.info.status = status.as_u16();
         super::handler::finish_headers(&mut exchange, &mut headers);
         exchange.responded(status.as_u16(), &headers);
         let mut response = Response::new(ResponseBody::local(body, exchange));

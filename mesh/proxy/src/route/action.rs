@@ -142,7 +142,7 @@ impl Forward {
     ) -> (Option<u64>, Option<HeaderValue>) {
         for policy in &self.hash_policy {
             let hash = match policy {
-                Hash::Header(name) => headers.get(name).map(|value| xxh64(value.as_bytes(), 0)),
+                Hash::Header(name) => header_hash(headers, name),
                 Hash::Authority => Some(xxh64(authority.as_bytes(), 0)),
                 Hash::Query(name) => query_parameter(path_and_query, name).map(|value| xxh64(value.as_bytes(), 0)),
                 Hash::SourceIp => Some(xxh64(client.to_string().as_bytes(), 0)),
@@ -203,6 +203,13 @@ impl Hash {
             }
         })
     }
+}
+
+/// The hash of a header's lines, whatever their order.
+fn header_hash(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    let mut lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    lines.sort_unstable();
+    (!lines.is_empty()).then(|| lines.iter().fold(0, |seed, line| xxh64(line, seed)))
 }
 
 /// The value of a cookie.

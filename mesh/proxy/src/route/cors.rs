@@ -46,13 +46,16 @@ impl Cors {
     }
 
     pub(crate) fn decide(&self, method: &Method, headers: &HeaderMap) -> CorsDecision {
-        let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !origin.is_empty()) else { return CorsDecision::Pass };
-        let allowed = origin.to_str().is_ok_and(|text| {
-            self.origins.iter().any(|matcher| match matcher {
-                StringMatcher::Exact(wanted) if wanted == "*" => true,
-                matcher => matcher.matches(text),
-            })
-        });
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let Some(origin) = origins.next().filter(|origin| !origin.is_empty()) else { return CorsDecision::Pass };
+        // Several lines are one value, with commas in between, which is no origin.
+        let allowed = origins.next().is_none()
+            && origin.to_str().is_ok_and(|text| {
+                self.origins.iter().any(|matcher| match matcher {
+                    StringMatcher::Exact(wanted) if wanted == "*" => true,
+                    matcher => matcher.matches(text),
+                })
+            });
         let preflight = is_preflight(method, headers);
         match (preflight, allowed) {
             (true, false) if self.forward_unmatched_preflights => CorsDecision::Pass,

@@ -116,35 +116,17 @@ pub(crate) fn path_of(path_and_query: &str) -> &str {
     path_and_query.split(['?', '#']).next().unwrap_or("")
 }
 
-/// The value of a query parameter, percent-decoded; the first one counts.
-pub(crate) fn query_parameter(path_and_query: &str, name: &str) -> Option<String> {
+/// The value of a query parameter as it came: Envoy does not decode what it compares or hashes. The first one counts.
+pub(crate) fn query_parameter<'a>(path_and_query: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = path_and_query.split_once('?')?;
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode_query(key) == name).then(|| decode_query(value))
+        (key == name).then_some(value)
     })
 }
 
-fn decode_query(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
-        match (first, digits.and_then(|pair| u8::from_str_radix(pair, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-                continue;
-            }
-            _ => bytes.push(*first),
-        }
-        rest = tail;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 fn matches_query(request: RequestView<'_>, name: &str, matcher: &ValueMatcher) -> bool {
-    matcher.matches(query_parameter(request.path_and_query, name).as_deref())
+    matcher.matches(query_parameter(request.path_and_query, name))
 }
 
 /// The values of a claim, found by its dotted path; a list gives all of its strings.

@@ -16,9 +16,10 @@ use meshlab_proxy_config::Origin;
 
 use self::action::Action;
 use self::cors::Cors;
-use self::headers::HeaderChanges;
+use self::headers::{HeaderChanges, Side};
 use self::matcher::{Claims, RouteMatcher};
 use crate::matching::{MatchError, RequestView};
+use crate::telemetry::format::View;
 
 /// A compiled route table.
 pub(crate) struct RouteTable {
@@ -147,6 +148,20 @@ impl RouteTable {
             }
         }
         self.catch_all
+    }
+}
+
+impl Route {
+    /// Makes the changes to a response that the route and its only destination want; those of one of several are made before.
+    pub(crate) fn change_response(&self, headers: &mut http::HeaderMap, view: View<'_>) {
+        let only = match &self.action {
+            Action::Forward(forward) if forward.destinations.len() == 1 => Some(&forward.destinations[0].response_headers),
+            _ => None,
+        };
+        match only {
+            Some(own) => HeaderChanges::apply_all(&[&self.response_headers, own], Side::Response, headers, view),
+            None => self.response_headers.apply(Side::Response, headers, view),
+        }
     }
 }
 

@@ -48,15 +48,15 @@ impl Redirect {
         let port = match (&self.port, &self.authority) {
             (Some(RedirectPort::Number(port)), _) => Some(*port),
             (Some(RedirectPort::FromRequest), _) => Some(target.port),
-            (Some(RedirectPort::FromProtocol), _) => None,
-            (None, Some(_)) => None,
+            (None | Some(RedirectPort::FromProtocol), Some(_)) => None,
             // The old scheme's default port would be wrong under the new scheme.
-            (None, None) if self.scheme.is_some() && original_port == default(target.scheme) => None,
-            (None, None) => original_port,
+            (_, None) if self.scheme.is_some() && original_port == default(target.scheme) => None,
+            // Nor does Envoy derive the new scheme's port: another port stays.
+            (_, None) => original_port,
         };
         // A host that is configured may bring its own port.
         let host = match (&self.authority, &self.port) {
-            (Some(authority), None) => authority.as_str(),
+            (Some(authority), None | Some(RedirectPort::FromProtocol)) => authority.as_str(),
             (Some(authority), Some(_)) => super::strip_port(authority),
             (None, _) => original_host,
         };

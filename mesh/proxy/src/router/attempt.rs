@@ -14,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::cluster::breaker::Resource;
 use crate::cluster::connect::ConnectError;
 use crate::cluster::host::Host;
+use crate::cluster::outlier::{self, HostOutcome};
 use crate::cluster::pool::PoolError;
 use crate::flags::Flags;
 use crate::http::body::{BodyError, RequestBody};
@@ -47,6 +48,8 @@ pub(crate) enum ResetReason {
 pub(crate) struct Failure {
     pub(crate) reason: ResetReason,
     transport: Option<String>,
+    /// A connection was there.
+    connected: bool,
 }
 
 impl fmt::Display for Failure {
@@ -89,7 +92,7 @@ impl ResetReason {
 
 impl Failure {
     pub(crate) fn new(reason: ResetReason) -> Self {
-        Self { reason, transport: None }
+        Self { reason, transport: None, connected: true }
     }
 
     /// Envoy's answer.
@@ -100,7 +103,7 @@ impl Failure {
         if self.reason == ResetReason::ClientBody {
             return LocalReply::new(400, "downstream_remote_reset").flag(self.reason.flag()).close();
         }
-        if self.reason == ResetReason::Overflow {
+        if self.reason == ResetReason::Overflow && !self.connected {
             info.host = None;
         }
         let status = if self.reason == ResetReason::ProtocolError { 502 } else { 503 };
@@ -123,9 +126,11 @@ impl Failure {
 impl From<PoolError> for Failure {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Overflow => Self::new(ResetReason::Overflow),
+            PoolError::Overflow => Self { reason: ResetReason::Overflow, transport: None, connected: false },
             PoolError::Connect(ConnectError::Timeout) => Self::new(ResetReason::ConnectTimeout),
-            PoolError::Connect(error) => Self { reason: ResetReason::ConnectFailure, transport: Some(error.to_string()) },
+            PoolError::Connect(error) => {
+                Self { reason: ResetReason::ConnectFailure, transport: Some(error.to_string()), connected: false }
+            }
         }
     }
 }
@@ -137,6 +142,12 @@ pub(crate) fn is_stream_reset(error: &hyper::Error) -> bool {
 
 fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref::<h2::Error>())
+}
+
+/// Whether a body ended before its announced end, which is the peer's fault.
+pub(crate) fn ends_early(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.is_incomplete_message() || io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof)
 }
 
 fn classify(error: &hyper::Error) -> ResetReason {
@@ -188,6 +199,7 @@ pub(crate) async fn send(
     };
     if http2 {
         let connection = cluster.http2(host).await?;
+        outlier::observe(cluster, host, HostOutcome::Connected);
         let permit = request_permit(cluster)?;
         info.upstream = Some(connection.facts.clone());
         let request = outgoing.request(true, attempt, may_retry).ok_or(Failure::new(ResetReason::ProtocolError))?;
@@ -207,6 +219,7 @@ pub(crate) async fn send(
     let mut unsent: Option<Request<RequestBody>> = None;
     for _ in 0..STALE_CONNECTIONS {
         let mut connection = cluster.http1(host).await?;
+        outlier::observe(cluster, host, HostOutcome::Connected);
         if permit.is_none() {
             match request_permit(cluster) {
                 Ok(granted) => permit = Some(granted),

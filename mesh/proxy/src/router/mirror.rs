@@ -1,5 +1,6 @@
 //! Copies of requests whose responses nobody waits for (fact 21).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,12 +14,19 @@ use crate::cluster::Cluster;
 use crate::cluster::breaker::Resource;
 use crate::cluster::members::Choice;
 use crate::http::body::RequestBody;
+use crate::http::edge;
 
-/// Sends copies to `clusters`, as soon as the whole body has been read. A body too long to be kept is not mirrored.
-pub(super) fn send(outgoing: &Outgoing, clusters: Vec<Arc<Cluster>>) {
+/// Sends copies to `clusters`, as soon as the whole body has been read. A body too long to be kept is not mirrored. `own` is the
+/// address that this proxy has as a client: a copy is a request of its own.
+pub(super) fn send(outgoing: &Outgoing, own: Option<IpAddr>, clusters: Vec<Arc<Cluster>>) {
     for cluster in clusters {
         let copy = outgoing.kept().map(|replay| replay.copy());
         let mut headers = outgoing.headers.clone();
+        headers.insert(edge::ATTEMPT_COUNT, HeaderValue::from_static("1"));
+        headers.insert(edge::INTERNAL, HeaderValue::from_static("true"));
+        if let Some(own) = own {
+            edge::append_forwarded_for(&mut headers, own);
+        }
         // The copy's span is never recorded.
         if headers.contains_key("x-b3-sampled") {
             headers.insert("x-b3-sampled", HeaderValue::from_static("0"));
@@ -73,7 +81,11 @@ async fn deliver(
     } else {
         headers.insert(header::HOST, authority);
     }
-    let body = if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Some(body)) };
+    let body = match body {
+        body if body.is_empty() => RequestBody::Empty,
+        body if headers.contains_key(header::CONTENT_LENGTH) => RequestBody::Whole(Some(body)),
+        body => RequestBody::Chunked(Some(body)),
+    };
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_parts(uri).map_err(|error| error.to_string())?;

@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-pub(crate) use self::attempt::is_stream_reset;
 use self::attempt::{Attempted, Failure, ResetReason};
+pub(crate) use self::attempt::{ends_early, is_stream_reset};
 pub(crate) use self::outgoing::{Outgoing, UpgradeRequest};
 use self::retry::{RetryDecision, RetryState};
 use crate::cluster::Cluster;
@@ -31,6 +31,7 @@ use crate::http::upgrade;
 use crate::matching::drawn;
 use crate::route::Route;
 use crate::route::action::{Destination, Forward};
+use crate::route::headers::Side;
 use crate::snapshot::Snapshot;
 use crate::telemetry::format::View;
 use crate::telemetry::grpc;
@@ -64,6 +65,13 @@ pub(crate) struct Target<'a> {
     pub(crate) destination: &'a Destination,
 }
 
+impl Target<'_> {
+    /// Whether changes to the response have operators, which may read the request's headers.
+    fn reads_request_for_response(self) -> bool {
+        self.route.response_headers.has_operators() || self.destination.response_headers.has_operators()
+    }
+}
+
 /// Forwards a request as its route says.
 pub(crate) async fn forward(
     mut exchange: Box<Exchange>,
@@ -75,18 +83,25 @@ pub(crate) async fn forward(
     let Target { forward, destination, .. } = target;
     let Some(cluster) = exchange.info.cluster.clone() else {
         trail(&mut exchange, |trail| trail.cluster(&destination.cluster, None));
-        return LocalReply::new(503, "cluster_not_found").flag(Flags::NO_CLUSTER).into_response(exchange);
+        let reply = LocalReply::new(503, "cluster_not_found").flag(Flags::NO_CLUSTER);
+        return failed(exchange, target, &context, reply);
     };
     trail(&mut exchange, |trail| trail.cluster(&destination.cluster, Some(&cluster.config.origins)));
     cluster.stats.upstream_rq_total.increment();
     cluster.warmed().await;
 
-    let policy = retry::policy(forward.retry.as_ref(), &outgoing.headers);
     let limit = outgoing.timeout(forward.timeout);
     let timeout = limit.map(|limit| RouteTimeout { limit, deadline: None });
     let (hash, cookie) =
         forward.hash(&outgoing.headers, outgoing.authority_text(), &outgoing.path, exchange.info.connection.peer.ip());
-    outgoing.prepare(&mut exchange, target, policy.as_ref(), limit);
+    outgoing.change(&mut exchange, target);
+    let mut policy = retry::policy(forward.retry.as_ref(), &mut outgoing.headers);
+    if let Some(policy) = &mut policy {
+        // An attempt may not take longer than all of them.
+        policy.per_try_timeout = policy.per_try_timeout.filter(|per_try| limit.is_none_or(|limit| *per_try < limit));
+    }
+    outgoing.announce(policy.as_ref().and_then(|policy| policy.per_try_timeout).or(limit));
+    let request_headers = target.reads_request_for_response().then(|| outgoing.headers.clone());
 
     let mirrors: Vec<Arc<Cluster>> = forward
         .mirrors
@@ -97,7 +112,7 @@ pub(crate) async fn forward(
     outgoing.keep_body(policy.is_some() || !mirrors.is_empty(), exchange.proxy.limits.max_replay_bytes);
     exchange.progress = outgoing.progress();
     if !mirrors.is_empty() {
-        mirror::send(&outgoing, mirrors);
+        mirror::send(&outgoing, exchange.proxy.own_address(), mirrors);
     }
     let retries = RetryState::new(policy);
     let progress = exchange.progress.clone();
@@ -111,9 +126,27 @@ pub(crate) async fn forward(
         },
     };
     match sent {
-        Ok(sent) => respond(exchange, target, outgoing, context, sent, cookie),
-        Err(reply) => reply.into_response(exchange),
+        Ok(sent) => respond(exchange, target, outgoing, context, sent, Addition { cookie, request_headers }),
+        Err(reply) => failed(exchange, target, &context, reply),
     }
+}
+
+/// What a response is given besides what the upstream sent.
+struct Addition {
+    cookie: Option<HeaderValue>,
+    /// The request's headers, where changes to the response read them.
+    request_headers: Option<HeaderMap>,
+}
+
+/// The answer where there is none of an upstream.
+fn failed(
+    exchange: Box<Exchange>,
+    target: Target<'_>,
+    context: &ResponseContext,
+    mut reply: LocalReply,
+) -> Response<ResponseBody> {
+    context.decorate(target.route, &mut reply.headers);
+    reply.into_response(exchange)
 }
 
 /// What came of the attempts.
@@ -136,12 +169,13 @@ async fn attempts(
     let original_destination = Some(exchange.info.connection.local);
     let progress = exchange.progress.clone();
     loop {
+        exchange.info.attempts += 1;
         let avoid = if retries.prefers_other_hosts() { &tried[..] } else { &[] };
         let Some(host) = cluster.choose(Choice { hash, avoid, original_destination }) else {
             trail(exchange, |trail| trail.no_endpoint());
             return Err(LocalReply::new(503, "no_healthy_upstream").body("no healthy upstream").flag(Flags::NO_HEALTHY_UPSTREAM));
         };
-        exchange.info.attempts += 1;
+        exchange.body_unread = false;
         exchange.info.host = Some(host.clone());
         exchange.info.upstream = None;
         let started = Instant::now();
@@ -318,7 +352,7 @@ fn respond(
     mut outgoing: Outgoing,
     context: ResponseContext,
     sent: Sent,
-    cookie: Option<HeaderValue>,
+    addition: Addition,
 ) -> Response<ResponseBody> {
     let Target { route, forward, destination } = target;
     let Sent { response, stream, deadline } = sent;
@@ -326,8 +360,7 @@ fn respond(
     exchange.info.details = Cow::Borrowed("via_upstream");
     let upgraded = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = upgraded.then(|| parts.headers.get(header::UPGRADE).cloned()).flatten();
-    edge::remove_hop_by_hop(&mut parts.headers);
-    parts.headers.remove(header::UPGRADE);
+    edge::remove_hop_by_hop_of_response(&mut parts.headers);
     learn_peer(&mut exchange, &mut parts.headers);
     let client_side = exchange.is_client_side();
     if client_side {
@@ -336,22 +369,20 @@ fn respond(
     if let Some(milliseconds) = exchange.info.service_time_ms {
         parts.headers.insert(edge::SERVICE_TIME, HeaderValue::from(milliseconds));
     }
+    exchange.info.status = parts.status.as_u16();
     {
-        let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
-        // One destination's changes come last, as Istio appends them; of several, Envoy makes a destination's first.
-        if forward.destinations.len() == 1 {
-            route.response_headers.apply(&mut parts.headers, view);
-            destination.response_headers.apply(&mut parts.headers, view);
-        } else {
-            destination.response_headers.apply(&mut parts.headers, view);
-            route.response_headers.apply(&mut parts.headers, view);
+        let request_headers = addition.request_headers.as_ref();
+        let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers, response_headers: None };
+        if forward.destinations.len() > 1 {
+            // Of several, Envoy makes a destination's first.
+            destination.response_headers.apply(Side::Response, &mut parts.headers, view);
         }
+        route.change_response(&mut parts.headers, view);
     }
-    if let Some(cookie) = cookie {
+    if let Some(cookie) = addition.cookie {
         parts.headers.append(header::SET_COOKIE, cookie);
     }
     context.decorate(route, &mut parts.headers);
-    exchange.info.status = parts.status.as_u16();
     finish_headers(&mut exchange, &mut parts.headers);
     exchange.responded(parts.status.as_u16(), &parts.headers);
     if upgraded {

@@ -8,13 +8,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use hyper::upgrade::OnUpgrade;
 
 use super::Target;
-use super::retry::Policy;
 use crate::http::body::{ClientBody, Counted, Progress, Replay, RequestBody};
 use crate::http::edge;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Received;
-use crate::options::milliseconds;
+use crate::route::headers::{HeaderChanges, Side};
 use crate::telemetry::format::View;
+use crate::telemetry::grpc;
 
 /// A protocol change that the client asks for.
 pub(crate) struct UpgradeRequest {
@@ -63,38 +63,43 @@ impl Outgoing {
         self.authority.to_str().unwrap_or("")
     }
 
-    /// The limit that applies: the request's own header before the route's (`x-envoy-upstream-rq-timeout-ms`).
-    pub(crate) fn timeout(&mut self, route: Option<Duration>) -> Option<Duration> {
-        let number = |value: HeaderValue| value.to_str().ok()?.parse::<u64>().ok();
-        match self.headers.remove(edge::TIMEOUT).and_then(number) {
-            Some(0) => None,
-            Some(limit) => Some(milliseconds(limit)),
-            None => route,
+    /// The limit of the whole exchange: the route's. A gRPC request may tell a shorter one itself; without one of the route's, any
+    /// (Envoy's `max_grpc_timeout`).
+    pub(crate) fn timeout(&self, route: Option<Duration>) -> Option<Duration> {
+        let told = self.is_grpc().then(|| grpc::timeout(&self.headers)).flatten();
+        match (told, route) {
+            (Some(told), Some(route)) => Some(told.min(route)),
+            (told, route) => told.or(route),
         }
     }
 
+    fn is_grpc(&self) -> bool {
+        grpc::is_grpc(&self.headers)
+    }
+
     /// Makes the changes that route and destination want.
-    pub(crate) fn prepare(
-        &mut self,
-        exchange: &mut Exchange,
-        target: Target<'_>,
-        policy: Option<&Policy>,
-        timeout: Option<Duration>,
-    ) {
+    pub(crate) fn change(&mut self, exchange: &mut Exchange, target: Target<'_>) {
         let Target { route, forward, destination } = target;
-        let view = View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
-        // One destination's changes come last, as Istio appends them; of several, Envoy makes a destination's first.
-        let single = forward.destinations.len() == 1;
-        let (first, second) = if single {
-            (&route.request_headers, &destination.request_headers)
-        } else {
-            (&destination.request_headers, &route.request_headers)
-        };
-        first.apply(&mut self.headers, view);
-        second.apply(&mut self.headers, view);
+        let (outer, own) = (&route.request_headers, &destination.request_headers);
+        let mut changed = !outer.is_empty() || !own.is_empty();
+        if changed {
+            let view =
+                View { info: &exchange.info, telemetry: &exchange.telemetry, request_headers: None, response_headers: None };
+            if forward.destinations.len() == 1 {
+                HeaderChanges::apply_all(&[outer, own], Side::Request, &mut self.headers, view);
+            } else {
+                // Of several, Envoy makes a destination's first.
+                own.apply(Side::Request, &mut self.headers, view);
+                outer.apply(Side::Request, &mut self.headers, view);
+            }
+        }
         if let Some(authority) = forward.authority_rewrite.as_ref().or(destination.authority_rewrite.as_ref()) {
             let original = std::mem::replace(&mut self.authority, authority.clone());
             self.headers.insert(edge::ORIGINAL_HOST, original);
+            if let Some(http) = &mut exchange.info.http {
+                http.authority = String::from_utf8_lossy(authority.as_bytes()).into_owned();
+            }
+            changed = true;
         }
         if let Some(rewrite) = &forward.rewrite {
             let rewritten = rewrite.apply(&route.matcher.path, &self.path);
@@ -102,14 +107,12 @@ impl Outgoing {
                 self.headers.insert(edge::ORIGINAL_PATH, original);
             }
             self.path = rewritten;
+            changed = true;
         }
-        let expected = policy.and_then(|policy| policy.per_try_timeout).or(timeout);
-        match expected {
-            Some(expected) => {
-                let expected = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-                self.headers.insert(edge::EXPECTED_TIMEOUT, HeaderValue::from(expected));
-            }
-            None => drop(self.headers.remove(edge::EXPECTED_TIMEOUT)),
+        if changed {
+            // Logs see the request as it is sent.
+            let names = &exchange.telemetry.request_captures;
+            exchange.info.request_captures = names.iter().map(|name| self.headers.get(name).cloned()).collect();
         }
         self.headers.remove(header::EXPECT);
         if exchange.is_client_side() {
@@ -120,6 +123,19 @@ impl Outgoing {
             {
                 self.headers.insert(edge::DECORATOR, operation);
             }
+        }
+    }
+
+    /// Tells the upstream how long it has.
+    pub(crate) fn announce(&mut self, expected: Option<Duration>) {
+        let Some(expected) = expected else {
+            self.headers.remove(edge::EXPECTED_TIMEOUT);
+            return;
+        };
+        let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+        self.headers.insert(edge::EXPECTED_TIMEOUT, HeaderValue::from(milliseconds));
+        if self.is_grpc() {
+            self.headers.insert(grpc::TIMEOUT, grpc::timeout_value(milliseconds));
         }
     }
 
@@ -178,6 +194,11 @@ impl Outgoing {
         let mut headers = if keep_headers { self.headers.clone() } else { std::mem::take(&mut self.headers) };
         if let Some(attempt) = attempt {
             headers.insert(edge::ATTEMPT_COUNT, HeaderValue::from(attempt));
+        }
+        // As Envoy has it: where a request usually has a body, an empty one is told of.
+        let silent = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE, Method::CONNECT];
+        if !http2 && matches!(self.body, OutgoingBody::Empty) && self.upgrade.is_none() && !silent.contains(&self.method) {
+            headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
         }
         let path = PathAndQuery::try_from(self.path.as_str()).ok()?;
         let mut parts = http::uri::Parts::default();

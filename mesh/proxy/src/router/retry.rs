@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use meshlab_proxy_config::RetryOn;
 use rand::Rng;
 
@@ -25,15 +25,37 @@ const MAXIMUM_BACKOFF: u32 = 10;
 /// Retries that a request can ask for itself.
 const MAXIMUM_HEADER_RETRIES: u32 = 32;
 
-/// The policy of one request. `x-envoy-retry-on`, `x-envoy-retry-grpc-on`, `x-envoy-max-retries` and the per-try timeout header go
-/// before the route's.
-pub(crate) fn policy(route: Option<&Retry>, headers: &HeaderMap) -> Option<Policy> {
+/// The policy of one request. `x-envoy-retry-on`, `x-envoy-retry-grpc-on`, `x-envoy-max-retries`,
+/// `x-envoy-retriable-status-codes` and the per-try timeout header go before the route's. Clients' own were removed: these are
+/// headers that the route sets. They end here.
+pub(crate) fn policy(route: Option<&Retry>, headers: &mut HeaderMap) -> Option<Policy> {
+    let policy = with_headers(route, headers);
+    for name in [
+        edge::RETRY_ON,
+        edge::RETRY_GRPC_ON,
+        edge::MAX_RETRIES,
+        edge::PER_TRY_TIMEOUT,
+        HeaderName::from_static(RETRIABLE_STATUS_CODES),
+    ] {
+        headers.remove(name);
+    }
+    policy
+}
+
+const RETRIABLE_STATUS_CODES: &str = "x-envoy-retriable-status-codes";
+
+fn with_headers(route: Option<&Retry>, headers: &HeaderMap) -> Option<Policy> {
     let text = |name| headers.get(name).map(HeaderValue::to_str).and_then(Result::ok);
     let header_on: Vec<&str> =
         [text(edge::RETRY_ON), text(edge::RETRY_GRPC_ON)].into_iter().flatten().flat_map(|list| list.split(',')).collect();
     let max_retries = text(edge::MAX_RETRIES).and_then(|value| value.parse().ok());
     let per_try = text(edge::PER_TRY_TIMEOUT).and_then(|value| value.parse().ok()).map(milliseconds);
-    if header_on.is_empty() && max_retries.is_none() && per_try.is_none() {
+    let codes: Vec<u16> = headers
+        .get(RETRIABLE_STATUS_CODES)
+        .and_then(|value| value.to_str().ok())
+        .map(|list| list.split(',').filter_map(|code| code.trim().parse().ok()).collect())
+        .unwrap_or_default();
+    if header_on.is_empty() && max_retries.is_none() && per_try.is_none() && codes.is_empty() {
         return route.cloned();
     }
     let mut policy = route.cloned().unwrap_or(Retry {
@@ -45,6 +67,7 @@ pub(crate) fn policy(route: Option<&Retry>, headers: &HeaderMap) -> Option<Polic
         prefer_other_hosts: false,
     });
     policy.on.extend(header_on.iter().filter_map(|name| condition(name.trim())));
+    policy.status_codes.extend(codes);
     policy.attempts = max_retries.map_or(policy.attempts, |wanted: u32| wanted.min(MAXIMUM_HEADER_RETRIES));
     policy.per_try_timeout = per_try.or(policy.per_try_timeout);
     Some(policy)
@@ -163,8 +186,11 @@ fn wants_after_reset(policy: &Policy, reason: ResetReason) -> bool {
             on(RetryOn::ConnectFailure) || on(RetryOn::ResetBeforeRequest)
         }
         ResetReason::RefusedStream => on(RetryOn::RefusedStream) || on(RetryOn::ResetBeforeRequest),
-        ResetReason::ConnectionTermination => on(RetryOn::ResetBeforeRequest),
-        ResetReason::RemoteReset | ResetReason::ProtocolError | ResetReason::PerTryTimeout => false,
+        // The request was on its way by then.
+        ResetReason::ConnectionTermination
+        | ResetReason::RemoteReset
+        | ResetReason::ProtocolError
+        | ResetReason::PerTryTimeout => false,
     }
 }
 
@@ -207,7 +233,8 @@ mod tests {
     #[test]
     fn fact_19_inbound_retries_only_where_the_request_was_not_taken() {
         let inbound = policy_on(&[RetryOn::ResetBeforeRequest]);
-        assert!(wants_after_reset(&inbound, ResetReason::ConnectionTermination));
+        assert!(wants_after_reset(&inbound, ResetReason::ConnectFailure));
+        assert!(!wants_after_reset(&inbound, ResetReason::ConnectionTermination), "it was sent by then");
         assert!(!wants_after_reset(&inbound, ResetReason::RemoteReset));
         assert!(!wants_after_response(&inbound, 503, &HeaderMap::new()));
     }

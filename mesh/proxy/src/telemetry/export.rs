@@ -32,6 +32,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Time for one batch.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A gRPC client's deadline.
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
 /// Where spans wait.
 pub(crate) struct SpanQueue {
     sender: mpsc::Sender<Span>,
@@ -58,6 +61,7 @@ pub(crate) fn start(exchange: &mut Exchange, headers: &mut HeaderMap, route: &Ro
 pub(crate) fn finish(proxy: &Arc<Shared>, view: View<'_>, open: OpenSpan) {
     let info = view.info;
     let Some(tracing) = &view.telemetry.config.tracing else { return };
+    let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut tags = BTreeMap::new();
     let mut tag = |name: &str, value: String| drop(tags.insert(name.to_owned(), value));
     let workload = &view.telemetry.workload;
@@ -81,11 +85,19 @@ pub(crate) fn finish(proxy: &Arc<Shared>, view: View<'_>, open: OpenSpan) {
         if let Some(id) = http.request_id.as_ref().and_then(|id| id.to_str().ok()) {
             tag("guid:x-request-id", id.to_owned());
         }
-        if let Some(status) = info.grpc_status.filter(|_| http.grpc) {
-            tag("grpc.status_code", status.to_string());
+        if http.grpc {
+            tag("grpc.path", http.path.clone());
+            tag("grpc.authority", http.authority.clone());
+            for (name, header) in [("grpc.content_type", header::CONTENT_TYPE), ("grpc.timeout", GRPC_TIMEOUT)] {
+                if let Some(value) = text(view.request_header(&header)) {
+                    tag(name, value);
+                }
+            }
+            if let Some(status) = info.grpc_status {
+                tag("grpc.status_code", status.to_string());
+            }
         }
     }
-    let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(agent) = text(view.request_header(&header::USER_AGENT)) {
         tag("user_agent", agent);
     }

@@ -1,6 +1,8 @@
 //! gRPC: status codes, and counting messages as they pass.
 
-use http::{HeaderMap, HeaderValue, header};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Whether these are the headers of a gRPC message.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -13,6 +15,37 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// The `grpc-status` of headers or trailers.
 pub(crate) fn status(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status").map(HeaderValue::to_str)?.ok()?.trim().parse().ok()
+}
+
+/// How long a gRPC client waits.
+pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// The client's time limit; parts of milliseconds count as whole ones. A malformed one, and nothing, are none.
+pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let milliseconds = match unit {
+        "H" => number * 3_600_000,
+        "M" => number * 60_000,
+        "S" => number * 1000,
+        "m" => number,
+        "u" => number.div_ceil(1000),
+        "n" => number.div_ceil(1_000_000),
+        _ => return None,
+    };
+    (milliseconds > 0).then(|| crate::options::milliseconds(milliseconds))
+}
+
+/// A time limit as gRPC writes it: at most eight digits.
+pub(crate) fn timeout_value(milliseconds: u64) -> HeaderValue {
+    const MOST: u64 = 99_999_999;
+    let (number, unit) = [(1, 'm'), (1000, 'S'), (60_000, 'M'), (3_600_000, 'H')]
+        .into_iter()
+        .map(|(length, unit)| (milliseconds / length, unit))
+        .find(|(number, _)| *number <= MOST)
+        .unwrap_or((MOST, 'H'));
+    HeaderValue::from_str(&format!("{number}{unit}")).unwrap_or_else(|_| HeaderValue::from_static("1m"))
 }
 
 /// The status that stands for an HTTP status (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).

@@ -155,6 +155,11 @@ impl MetricRules {
         self.disabled.iter().any(|(disabled, side)| *disabled == metric && side.is_none_or(|side| side == client))
     }
 
+    /// Whether there is nothing to measure.
+    fn disables_all(&self, client: bool) -> bool {
+        !self.disabled.is_empty() && Metric::ALL.iter().all(|(metric, ..)| self.is_disabled(*metric, client))
+    }
+
     fn has_tags(&self) -> bool {
         !self.tags.is_empty()
     }
@@ -326,6 +331,9 @@ impl Metrics {
             Direction::Inbound => Reporter::Destination,
             Direction::Outbound | Direction::Gateway => Reporter::Source,
         };
+        if telemetry.metrics.disables_all(reporter == Reporter::Source) {
+            return None;
+        }
         let unknown_name = &self.peers.unknown_name;
         let peer = match reporter {
             Reporter::Destination => info.peer.as_ref(),

@@ -90,7 +90,7 @@ impl Telemetry {
             }
         }
         if let Some(tracing) = &self.config.tracing {
-            request.push(http::header::USER_AGENT);
+            request.extend([http::header::USER_AGENT, http::header::CONTENT_TYPE, export::GRPC_TIMEOUT]);
             request.extend(tracing.custom_tags.values().filter_map(|tag| match tag {
                 CustomTag::Header { name, .. } => header_name(name).ok(),
                 CustomTag::Literal(_) | CustomTag::Environment { .. } => None,

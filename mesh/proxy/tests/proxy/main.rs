@@ -6,6 +6,7 @@ mod access;
 mod config;
 mod faults;
 mod framing;
+mod golden;
 mod health;
 mod mtls;
 mod retries;

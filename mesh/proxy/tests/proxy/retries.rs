@@ -175,7 +175,7 @@ async fn fact_18_a_per_try_timeout_ends_one_attempt() {
 }
 
 #[tokio::test]
-async fn fact_19_an_upstream_that_closes_before_answering_is_503_uc_unless_it_is_retried() {
+async fn fact_19_an_upstream_that_closes_before_answering_is_503_uc_and_the_request_counts_as_sent() {
     let closes_first = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closes_first.local_addr().unwrap();
     tokio::spawn(async move {
@@ -211,6 +211,7 @@ async fn fact_19_an_upstream_that_closes_before_answering_is_503_uc_unless_it_is
     });
     let inbound =
         Setup::new(vec![retrying(retry(2, &[RetryOn::ResetBeforeRequest]))], vec![cluster("c", &[address])]).inbound().serve();
+    assert_eq!(inbound.get("/").await.status, 503, "reset-before-request only covers what was not sent");
     assert_eq!(inbound.get("/").await.body, "ok");
 }
 

@@ -167,7 +167,7 @@ async fn fact_14_a_redirect_replaces_the_whole_path_and_leaves_out_a_default_por
             "https://app:443/x?q=1",
         ),
         (Redirect { port: Some(RedirectPort::Number(8443)), ..redirect.clone() }, "http://app:8443/x?q=1"),
-        (Redirect { port: Some(RedirectPort::FromProtocol), ..redirect.clone() }, "http://app/x?q=1"),
+        (Redirect { port: Some(RedirectPort::FromProtocol), ..redirect.clone() }, "http://app:81/x?q=1"),
         (Redirect { path: Some(PathRewrite::Matched("/y".into())), status: 307, ..redirect }, "http://app:81/y?q=1"),
     ];
     for (redirect, location) in cases {
@@ -185,7 +185,7 @@ async fn a_gateways_https_redirect_answers_before_routes() {
     let mut setup = Setup::new(vec![direct("never", any_path())], vec![]).gateway();
     setup.hosts[0].require_tls = true;
     let answer = setup.serve().send(Request::get("/x?q=1").header("host", "shop.example.com:8080")).await;
-    assert_eq!((answer.status, answer.header("location")), (301, Some("https://shop.example.com/x?q=1")));
+    assert_eq!((answer.status, answer.header("location")), (301, Some("https://shop.example.com:8080/x?q=1")));
 }
 
 #[tokio::test]

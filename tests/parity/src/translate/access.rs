@@ -1,9 +1,7 @@
 //! Tokens and policies, as Istio writes them for Envoy's `jwt_authn` and `rbac` filters.
 
 use anyhow::{Result, bail, ensure};
-use meshlab_proxy_config::{
-    AllOf, Attribute, AttributeMatch, Condition, HttpAccess, JwtRule, Policy, PolicyRule, StringMatch,
-};
+use meshlab_proxy_config::{AllOf, Attribute, AttributeMatch, Condition, HttpAccess, JwtRule, Policy, PolicyRule, StringMatch};
 use serde_json::{Map, Value, json};
 
 use super::listener::filter;
@@ -80,7 +78,8 @@ fn rbac(action: &str, policies: &[Policy]) -> Result<Value> {
         if policy.rules.is_empty() {
             // A policy without rules matches nothing; Istio says so with a rule that never holds.
             let name = format!("ns[{}]-policy[{}]-rule[0]", policy.origin.namespace, policy.origin.name);
-            let never = json!({ "permissions": [{ "not_rule": { "any": true } }], "principals": [{ "not_id": { "any": true } }] });
+            let never =
+                json!({ "permissions": [{ "not_rule": { "any": true } }], "principals": [{ "not_id": { "any": true } }] });
             target.insert(name, never);
         }
     }

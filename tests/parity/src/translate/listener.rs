@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use meshlab_proxy_config::{
-    AccessLog, CertificateSource, ChainProtocol, ClientCertificate, DownstreamTls, EdgePolicy, FilterChain, HttpConnection, Listener,
-    LogFormat, PathNormalization, ProxyConfig, TlsVersion, Transport,
+    AccessLog, CertificateSource, ChainProtocol, ClientCertificate, DownstreamTls, EdgePolicy, FilterChain, HttpConnection,
+    Listener, LogFormat, PathNormalization, ProxyConfig, TlsVersion, Transport,
 };
 use serde_json::{Value, json};
 

@@ -36,7 +36,18 @@ pub fn bootstrap(config: &ProxyConfig, options: &Bootstrap<'_>) -> Result<Value>
     Ok(json!({
         "admin": { "address": address(options.admin) },
         "static_resources": { "listeners": listeners, "clusters": clusters },
+        "layered_runtime": { "layers": [{ "name": "istio", "static_layer": runtime() }] },
     }))
+}
+
+/// What Istio's bootstrap sets (`pkg/bootstrap/config.go`).
+fn runtime() -> Value {
+    json!({
+        "re2.max_program_size.error_level": "32768",
+        "envoy.reloadable_features.http_reject_path_with_fragment": false,
+        "envoy.reloadable_features.fixed_heap_use_allocated": true,
+        "envoy.reloadable_features.coalesce_lb_rebuilds_on_batch_update": false,
+    })
 }
 
 fn address(address: SocketAddr) -> Value {

@@ -70,9 +70,7 @@ fn route(route: &Route) -> Result<Value> {
 }
 
 fn headers(out: &mut Map<String, Value>, side: &str, operations: &[&HeaderOperations]) {
-    let entry = |(name, value): (&String, &String), action: &str| {
-        json!({ "header": { "key": name, "value": value }, "append_action": action })
-    };
+    let entry = |(name, value): (&String, &String), action: &str| json!({ "header": { "key": name, "value": value }, "append_action": action });
     let added: Vec<Value> = operations
         .iter()
         .flat_map(|operations| {
