@@ -9,6 +9,7 @@ mod event_ttl;
 mod garbage;
 mod job;
 mod namespace;
+mod owner;
 mod pods;
 mod replica_set;
 mod scheduler;

@@ -7,14 +7,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, Patch};
 use meshlab_controller_runtime::{
-    EventRecorder, EventType, Key, Outcome, WorkQueue, controller_of, controller_reference, is_not_found, is_terminating,
-    matches_selector, merge_patch, now,
+    EventRecorder, EventType, Key, Outcome, WorkQueue, controller_of, controller_reference, is_terminating, matches_selector, now,
 };
-use serde_json::json;
 
-use crate::{Context, pods};
+use crate::{Context, owner, pods};
 
 /// The first batch of new pods; each further one is twice as large, so that a template that is refused costs few calls.
 const FIRST_BATCH: usize = 1;
@@ -73,7 +70,7 @@ async fn reconcile(context: Arc<Context>, recorder: EventRecorder, key: Key) -> 
     }
     let now = Timestamp::now();
     let status = status(&set, &owned, failure.as_ref().map(ToString::to_string), now);
-    write_status(&context, &set, status).await?;
+    owner::write_status(&context.client, &context.informers.replica_sets, set.as_ref(), &set.status, &status).await?;
     match failure {
         Some(error) => Err(error),
         None => Ok(Outcome { again: next_available(&set, &owned, now), ..Outcome::default() }.resting(owned.len())),
@@ -186,21 +183,10 @@ fn next_available(set: &ReplicaSet, owned: &[Arc<Pod>], time: Timestamp) -> Opti
     owned.iter().filter_map(|pod| pods::until_available(pod, min_ready, time)).filter(|left| !left.is_zero()).min()
 }
 
-async fn write_status(context: &Context, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), kube::Error> {
-    let Some(patch) = merge_patch(&set.status.clone().unwrap_or_default(), &status) else { return Ok(()) };
-    let api: Api<ReplicaSet> = Api::namespaced(context.client.clone(), &set.namespace().unwrap_or_default());
-    match api.patch_status(&set.name_any(), &Default::default(), &Patch::Merge(json!({"status": patch}))).await {
-        Ok(updated) => context.informers.replica_sets.observe(updated),
-        Err(error) if is_not_found(&error) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     fn pod(status: Value) -> Arc<Pod> {
         let json = json!({"metadata": {"name": "p", "labels": {"app": "web"}}, "spec": {"containers": []}, "status": status});

@@ -7,38 +7,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, Patch};
-use meshlab_controller_runtime::{
-    EventRecorder, EventType, Informer, Key, Outcome, WorkQueue, controller_of, controller_reference, is_not_found,
-    is_terminating, merge_patch,
-};
-use serde_json::json;
+use kube::api::Api;
+use meshlab_controller_runtime::{EventRecorder, EventType, Informer, Key, Outcome, controller_reference, is_terminating};
 
+use crate::owner::REVISION_LABEL;
 use crate::replica_set::message_of;
-use crate::{Context, pods, template};
+use crate::{Context, owner, pods, template};
 
 /// Stateful sets reconciled at a time.
 const WORKERS: usize = 2;
-/// The label that tells the pods of two templates apart.
-const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// Keeps every stateful set's pods, until the cluster stops.
 pub(crate) async fn run(context: Arc<Context>) {
     let sets: Informer<StatefulSet> = Informer::start(Api::all(context.client.clone()), context.stop.clone());
-    let queue = WorkQueue::new();
-    let add = queue.clone();
-    sets.on_change(move |_, new| {
-        if let Some(set) = new {
-            add.add(Key::of(set.as_ref()));
-        }
-    });
-    let add = queue.clone();
-    context.informers.pods.on_change(move |old, new| {
-        let Some(pod) = new.or(old) else { return };
-        if let Some(owner) = controller_of(pod.as_ref()).filter(|owner| owner.kind == "StatefulSet") {
-            add.add(Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &owner.name));
-        }
-    });
+    let queue = owner::queue(&sets, &context.informers.pods);
     let recorder = context.recorder("statefulset-controller");
     let handle = |key| reconcile(context.clone(), sets.clone(), recorder.clone(), key);
     queue.run("statefulset", WORKERS, handle).await;
@@ -64,7 +46,7 @@ async fn reconcile(
         }
     }
     let owned = pods::claimed(&context.client, &context.informers.pods, set.as_ref(), Some(&spec.selector)).await?;
-    write_status(&context, &sets, &set, status(&set, &owned, &revision)).await?;
+    owner::write_status(&context.client, &sets, set.as_ref(), &set.status, &status(&set, &owned, &revision)).await?;
     Ok(Outcome::default())
 }
 
@@ -217,25 +199,10 @@ fn status(set: &StatefulSet, owned: &[Arc<Pod>], revision: &str) -> StatefulSetS
     }
 }
 
-async fn write_status(
-    context: &Context,
-    sets: &Informer<StatefulSet>,
-    set: &StatefulSet,
-    status: StatefulSetStatus,
-) -> Result<(), kube::Error> {
-    let Some(patch) = merge_patch(&set.status.clone().unwrap_or_default(), &status) else { return Ok(()) };
-    let api: Api<StatefulSet> = Api::namespaced(context.client.clone(), &set.namespace().unwrap_or_default());
-    match api.patch_status(&set.name_any(), &Default::default(), &Patch::Merge(json!({"status": patch}))).await {
-        Ok(updated) => sets.observe(updated),
-        Err(error) if is_not_found(&error) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     const READY: Member = Member { ready: true, ended: false, terminating: false, updated: true };
     const STARTING: Member = Member { ready: false, ..READY };

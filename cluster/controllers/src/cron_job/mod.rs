@@ -10,15 +10,14 @@ use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use meshlab_controller_runtime::{
-    EventRecorder, EventType, Informer, Key, Outcome, WorkQueue, controller_of, controller_reference, is_not_found,
-    is_terminating, merge_patch, object_reference,
+    EventRecorder, EventType, Informer, Key, Outcome, controller_of, controller_reference, is_not_found, is_terminating,
+    object_reference,
 };
-use serde_json::json;
 
-use crate::Context;
 use crate::replica_set::message_of;
+use crate::{Context, owner};
 use schedule::Schedule;
 
 /// Cron jobs reconciled at a time.
@@ -29,20 +28,7 @@ const MISSED: usize = 100;
 /// Starts every cron job's jobs, until the cluster stops.
 pub(crate) async fn run(context: Arc<Context>) {
     let crons: Informer<CronJob> = Informer::start(Api::all(context.client.clone()), context.stop.clone());
-    let queue = WorkQueue::new();
-    let add = queue.clone();
-    crons.on_change(move |_, new| {
-        if let Some(cron) = new {
-            add.add(Key::of(cron.as_ref()));
-        }
-    });
-    let add = queue.clone();
-    context.informers.jobs.on_change(move |old, new| {
-        let Some(job) = new.or(old) else { return };
-        if let Some(owner) = controller_of(job.as_ref()).filter(|owner| owner.kind == "CronJob") {
-            add.add(Key::new(job.metadata.namespace.as_deref().unwrap_or_default(), &owner.name));
-        }
-    });
+    let queue = owner::queue(&crons, &context.informers.jobs);
     let recorder = context.recorder("cronjob-controller");
     let handle = |key| reconcile(context.clone(), crons.clone(), recorder.clone(), key);
     queue.run("cronjob", WORKERS, handle).await;
@@ -74,7 +60,7 @@ async fn reconcile(
     {
         status.last_schedule_time = Some(Time(due));
     }
-    write_status(&context, &crons, &cron, status).await?;
+    owner::write_status(&context.client, &crons, cron.as_ref(), &cron.status, &status).await?;
     let next = schedule.next(now, &zone).filter(|_| spec.suspend != Some(true));
     let wait = next.map(|next| u64::try_from(next.as_second() - now.as_second()).unwrap_or(0));
     Ok(Outcome { again: wait.map(|wait| Duration::from_secs(wait.max(1))), ..Outcome::default() })
@@ -204,25 +190,10 @@ fn status(cron: &CronJob, jobs: &[Arc<Job>]) -> CronJobStatus {
     status
 }
 
-async fn write_status(
-    context: &Context,
-    crons: &Informer<CronJob>,
-    cron: &CronJob,
-    status: CronJobStatus,
-) -> Result<(), kube::Error> {
-    let Some(patch) = merge_patch(&cron.status.clone().unwrap_or_default(), &status) else { return Ok(()) };
-    let api: Api<CronJob> = Api::namespaced(context.client.clone(), &cron.namespace().unwrap_or_default());
-    match api.patch_status(&cron.name_any(), &Default::default(), &Patch::Merge(json!({"status": patch}))).await {
-        Ok(updated) => crons.observe(updated),
-        Err(error) if is_not_found(&error) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn cron(spec: serde_json::Value) -> CronJob {
         let mut spec = spec;

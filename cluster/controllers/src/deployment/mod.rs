@@ -13,11 +13,11 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PostParams};
 use meshlab_controller_runtime::{
     EventRecorder, EventType, Key, Outcome, WorkQueue, controller_of, controller_reference, is_not_found, is_terminating,
-    matches_selector, merge_patch, now,
+    matches_selector, now,
 };
 use serde_json::json;
 
-use crate::{Context, pods, template};
+use crate::{Context, owner, pods, template};
 use rollout::{Bounds, Share, Size};
 use status::Progress;
 
@@ -446,16 +446,8 @@ impl Sync<'_> {
     ) -> Result<k8s_openapi::api::apps::v1::DeploymentStatus, kube::Error> {
         let new = self.new_set(sets).map(AsRef::as_ref);
         let status = status::status(self.deployment, new, sets, progress, collisions, &now());
-        let old = self.deployment.status.clone().unwrap_or_default();
-        if let Some(patch) = merge_patch(&old, &status) {
-            let api: Api<Deployment> = Api::namespaced(self.context.client.clone(), &self.namespace());
-            let patch = Patch::Merge(json!({"status": patch}));
-            match api.patch_status(&self.deployment.name_any(), &Default::default(), &patch).await {
-                Ok(updated) => self.context.informers.deployments.observe(updated),
-                Err(error) if is_not_found(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let deployments = &self.context.informers.deployments;
+        owner::write_status(&self.context.client, deployments, self.deployment, &self.deployment.status, &status).await?;
         Ok(status)
     }
 }

@@ -11,15 +11,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch};
+use kube::api::{Api, DeleteParams};
 use meshlab_controller_runtime::{
-    EventRecorder, EventType, Key, Outcome, WorkQueue, controller_of, controller_reference, is_not_found, is_terminating,
-    merge_patch, now,
+    EventRecorder, EventType, Key, Outcome, controller_reference, is_not_found, is_terminating, now,
 };
-use serde_json::json;
 
 use crate::replica_set::message_of;
-use crate::{Context, pods};
+use crate::{Context, owner, pods};
 use plan::{Next, Plan};
 
 /// Jobs reconciled at a time.
@@ -29,20 +27,7 @@ const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
 /// Runs every job to its end, until the cluster stops.
 pub(crate) async fn run(context: Arc<Context>) {
-    let queue = WorkQueue::new();
-    let add = queue.clone();
-    context.informers.jobs.on_change(move |_, new| {
-        if let Some(job) = new {
-            add.add(Key::of(job.as_ref()));
-        }
-    });
-    let add = queue.clone();
-    context.informers.pods.on_change(move |old, new| {
-        let Some(pod) = new.or(old) else { return };
-        if let Some(owner) = controller_of(pod.as_ref()).filter(|owner| owner.kind == "Job") {
-            add.add(Key::new(pod.metadata.namespace.as_deref().unwrap_or_default(), &owner.name));
-        }
-    });
+    let queue = owner::queue(&context.informers.jobs, &context.informers.pods);
     let recorder = context.recorder("job-controller");
     let handle = |key| reconcile(context.clone(), recorder.clone(), key);
     queue.run("job", WORKERS, handle).await;
@@ -73,7 +58,8 @@ async fn reconcile(context: Arc<Context>, recorder: EventRecorder, key: Key) -> 
         Next::Create(count) => create(&context, &recorder, &job, &owned, *count).await?,
         Next::Wait => {}
     }
-    write_status(&context, &job, status(&job, &plan, &owned)).await?;
+    let status = status(&job, &plan, &owned);
+    owner::write_status(&context.client, &context.informers.jobs, job.as_ref(), &job.status, &status).await?;
     Ok(Outcome { again: plan.again, ..Outcome::default() })
 }
 
@@ -234,17 +220,6 @@ fn set_condition(status: &mut JobStatus, condition_type: &str, value: &str, reas
         last_probe_time: Some(now()),
         last_transition_time: Some(now()),
     });
-}
-
-async fn write_status(context: &Context, job: &Job, status: JobStatus) -> Result<(), kube::Error> {
-    let Some(patch) = merge_patch(&job.status.clone().unwrap_or_default(), &status) else { return Ok(()) };
-    let api: Api<Job> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
-    match api.patch_status(&job.name_any(), &Default::default(), &Patch::Merge(json!({"status": patch}))).await {
-        Ok(updated) => context.informers.jobs.observe(updated),
-        Err(error) if is_not_found(&error) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(())
 }
 
 /// The index of a pod of an indexed job.
