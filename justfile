@@ -24,6 +24,10 @@ start *ARGS:
 ci:
     .ci/run
 
+# Run a fuzz target for a while, or list the targets: `just fuzz`, `just fuzz spdy 60`.
+fuzz TARGET="" SECONDS="60":
+    cargo fuzz {{ if TARGET == "" { "list" } else { "run -s none " + TARGET + " -- -rss_limit_mb=4096 -max_total_time=" + SECONDS } }}
+
 # Licences, advisories and duplicate crates.
 deny:
     cargo deny check

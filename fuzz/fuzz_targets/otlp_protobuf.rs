@@ -1,0 +1,8 @@
+//! Spans as OTLP's protobuf.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    meshlab_observe::fuzzing::otlp_protobuf(input);
+});
