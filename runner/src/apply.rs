@@ -10,7 +10,7 @@ use kube::discovery::{ApiCapabilities, ApiResource, Scope};
 use kube::{Client, discovery};
 use serde_json::Value;
 
-use crate::error::CommandError;
+use crate::error::{CommandError, Hint};
 
 /// The field manager of everything meshlab applies itself.
 const MANAGER: &str = "meshlab";
@@ -35,8 +35,10 @@ pub fn documents(name: &str, yaml: &str) -> Result<Vec<Value>, CommandError> {
 pub async fn apply(client: &Client, objects: &[Value]) -> Result<(), CommandError> {
     let (first, rest): (Vec<&Value>, Vec<&Value>) =
         objects.iter().partition(|object| matches!(object["kind"].as_str(), Some("Namespace" | "CustomResourceDefinition")));
+    // A kind may still be on its way only if its definition was applied just now.
+    let patience = if first.iter().any(|object| object["kind"] == "CustomResourceDefinition") { KIND_DEADLINE } else { Duration::ZERO };
     for phase in [first, rest] {
-        let resources = resolve(client, &phase).await?;
+        let resources = resolve(client, &phase, patience).await?;
         try_join_all(phase.iter().zip(&resources).map(|(object, kind)| apply_one(client, object, kind))).await?;
     }
     Ok(())
@@ -45,27 +47,39 @@ pub async fn apply(client: &Client, objects: &[Value]) -> Result<(), CommandErro
 type Kind = (ApiResource, ApiCapabilities);
 
 /// The kind of each object, as the API server knows it.
-async fn resolve(client: &Client, objects: &[&Value]) -> Result<Vec<Kind>, CommandError> {
+async fn resolve(client: &Client, objects: &[&Value], patience: Duration) -> Result<Vec<Kind>, CommandError> {
     let mut known: HashMap<GroupVersionKind, Kind> = HashMap::new();
     let mut resolved = Vec::with_capacity(objects.len());
     for object in objects {
         let gvk = kind_of(object)?;
         if !known.contains_key(&gvk) {
-            known.insert(gvk.clone(), wait_for_kind(client, &gvk).await?);
+            known.insert(gvk.clone(), wait_for_kind(client, &gvk, patience).await?);
         }
         resolved.push(known[&gvk].clone());
     }
     Ok(resolved)
 }
 
-async fn wait_for_kind(client: &Client, gvk: &GroupVersionKind) -> Result<Kind, CommandError> {
-    let deadline = tokio::time::Instant::now() + KIND_DEADLINE;
+async fn wait_for_kind(client: &Client, gvk: &GroupVersionKind, patience: Duration) -> Result<Kind, CommandError> {
+    let deadline = tokio::time::Instant::now() + patience;
     loop {
-        match discovery::oneshot::pinned_kind(client, gvk).await {
+        let error = match discovery::oneshot::pinned_kind(client, gvk).await {
             Ok(kind) => return Ok(kind),
-            Err(error) if tokio::time::Instant::now() >= deadline => return Err(error.into()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => error,
+        };
+        let missing = match &error {
+            kube::Error::Discovery(_) => true,
+            kube::Error::Api(status) => status.is_not_found(),
+            _ => false,
+        };
+        if !missing {
+            return Err(error.into());
         }
+        if tokio::time::Instant::now() >= deadline {
+            let message = format!("the cluster has no kind {} in {}", gvk.kind, gvk.api_version());
+            return Err(CommandError::failed(message).with_hint(Hint::new("is it spelt as in `kubectl api-resources`?")));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -109,6 +109,10 @@ impl std::error::Error for CommandError {}
 impl From<kube::Error> for CommandError {
     fn from(error: kube::Error) -> Self {
         match error {
+            kube::Error::Api(status) if status.message.contains("webhook") => Self::failed(status.message).with_hint(Hint::new(
+                "a webhook has a say here: `kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations`; delete what you \
+                 added, `meshlab reset` brings back what belongs to the mesh",
+            )),
             kube::Error::Api(status) => Self::failed(status.message),
             other => Self::failed(format!("the cluster does not answer: {other}")),
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
 use meshlab_checks::{Lab, Language, Step};
 use pulldown_cmark::{Event, Options, Parser, html};
 
@@ -72,6 +73,18 @@ pub(crate) fn preview(lab: &Lab, steps: &[&Step], language: Language) -> String 
     }
     for page in &lab.pages {
         let _ = write!(text, "\n---\n\n{}\n", page.text[tag].trim_end());
+    }
+    text
+}
+
+/// The pictures of these steps stand in the page itself.
+pub(crate) fn with_pictures(markdown: &str, steps: &[&Step], language: Language) -> String {
+    let mut text = markdown.to_owned();
+    for (step, svg) in steps.iter().filter_map(|step| Some((step, step.pictures.get(language.tag())?))) {
+        let own = step.text[language.tag()].trim_end();
+        let data = base64::engine::general_purpose::STANDARD.encode(svg);
+        let shown = own.replace(&format!("](picture.{language}.svg)"), &format!("](data:image/svg+xml;base64,{data})"));
+        text = text.replacen(own, &shown, 1);
     }
     text
 }

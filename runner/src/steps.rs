@@ -101,12 +101,17 @@ pub(crate) async fn restart(client: &Client, namespaces: &[String]) -> Result<()
     if namespaces.is_empty() { Ok(()) } else { crate::serve::wait_for_deployments(client).await }
 }
 
-/// Applies the sample application again, as it was when the lab started.
+/// Applies the mesh, the addons and the sample application again, as they were when the lab started.
 ///
 /// # Errors
 /// The cluster refuses.
 pub(crate) async fn restore_application(client: &Client, lab: &Lab) -> Result<(), CommandError> {
-    apply(client, &objects(&lab.application)?).await
+    let mut all = Vec::new();
+    for (name, yaml) in meshlab_control::manifests().into_iter().chain(meshlab_observe::manifests()) {
+        all.extend(documents(name, yaml)?);
+    }
+    all.extend(objects(&lab.application)?);
+    apply(client, &all).await
 }
 
 /// Writes a step's solution in place of the learner's files (kept as `NAME.bak`) and applies it.

@@ -40,6 +40,7 @@ pub(super) async fn run(command: &LabCommand, cli: &Cli) -> Result<Exit, Command
             match html {
                 None => print(&text),
                 Some(path) => {
+                    let text = scaffold::with_pictures(&text, &steps, language);
                     let page = scaffold::page(lab.file.title.get(language), &text, language);
                     std::fs::write(path, page).map_err(|error| CommandError::io(path, &error))?;
                     print(&format!("{}\n", path.display()));
