@@ -222,8 +222,8 @@ pub(super) const TEXTS: &[(&str, &str, &str)] = &[
     ("versions_compared", "バージョンごとのリクエスト", "Requests by version"),
     (
         "waterfall_help",
-        "行を開くとタグが見えます。下の黒い線は、全体の長さを決めている部分（クリティカルパス）です。",
-        "Open a row for its tags. The dark line below the bars is the critical path: shorten it, and the whole gets shorter.",
+        "行を開くとタグが見えます。下の細い線は、全体の長さを決めている部分（クリティカルパス）です。",
+        "Open a row for its tags. The thin line below the bars is the critical path: shorten it, and the whole gets shorter.",
     ),
     ("workload", "ワークロード", "Workload"),
     ("workload_about", "1 つのワークロードが受けるものと送るもの。", "What one workload receives, and what it sends."),

@@ -145,7 +145,8 @@ fn clock(micros: u64) -> String {
 
 fn span_of_time(micros: u64) -> String {
     match micros {
-        0..1000 => format!("{micros} µs"),
+        0 => "0".to_owned(),
+        1..1000 => format!("{micros} µs"),
         1000..1_000_000 => format!("{:.2} ms", micros as f64 / 1e3),
         _ => format!("{:.2} s", micros as f64 / 1e6),
     }

@@ -110,17 +110,23 @@ async fn an_edge_turns_red_under_a_fault(browser: &Browser, addons: &Addons, lab
     browser.open(&format!("{}/kiali/console/graph?duration=30s&lang=en", addons.kiali.url)).await?;
     ensure!(browser.eval("!document.querySelector('.edge.failure')").await? == true, "something fails before the fault");
     lab.apply("fault.yaml", FAULT).await?;
-    browser.wait("document.querySelector('.wide .edge.failure[data-key*=\"/webapp/\"] .moving.error')").await?;
-    let color = "getComputedStyle(document.querySelector('.edge.failure .way')).stroke";
-    ensure!(browser.eval(color).await? == "rgb(200, 38, 58)", "the failing edge is not red: {}", browser.eval(color).await?);
+    let red = ".wide .edge.failure[data-key*=\"/webapp/\"][data-key*=\"/api-service/\"]";
+    browser.wait(&format!("document.querySelector('{red} .moving.error')")).await?;
+    let color = browser.eval(&format!("getComputedStyle(document.querySelector('{red} .way')).stroke")).await?;
+    ensure!(color == "rgb(200, 38, 58)", "the failing edge is not red but {color}");
     browser.open(&format!("{}/kiali/console/overview?lang=en", addons.kiali.url)).await?;
-    browser.wait("document.querySelector('.notes .failure')?.innerText.includes('Fault injection aborted')").await?;
+    browser.wait(&some_says(".notes li", "Fault injection aborted")).await?;
     no_complaints(browser).await
+}
+
+/// Whether an element that `selector` finds has this text.
+fn some_says(selector: &str, text: &str) -> String {
+    format!("[...document.querySelectorAll('{selector}')].some((found) => found.innerText.includes('{text}'))")
 }
 
 async fn logs_explain_flags_and_stay_text(browser: &Browser, addons: &Addons) -> Result<()> {
     browser.open(&format!("{}/kiali/console/logs?only=errors&lang=en", addons.kiali.url)).await?;
-    browser.wait("document.querySelector('.log details')?.innerText.includes('Fault injection aborted')").await?;
+    browser.wait(&some_says(".log details", "Fault injection aborted")).await?;
     browser.open(&format!("{}/kiali/console/logs?text=onerror&lang=en", addons.kiali.url)).await?;
     browser.click(".log summary").await?;
     browser.wait("document.querySelector('.log details[open] .fields')?.innerText.includes('<img src=x')").await?;
