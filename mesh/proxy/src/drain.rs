@@ -72,6 +72,23 @@ impl Drain {
 }
 
 impl Registration {
+    /// Waits until draining has gone further than `known`, and gives how far. Only the task that serves the connection may wait.
+    pub(crate) async fn beyond(&self, known: DrainState) -> DrainState {
+        poll_fn(|cx| {
+            let next = || match self.control.state.load(Ordering::Acquire) {
+                state if state <= known as u8 => None,
+                state if state == DrainState::Draining as u8 => Some(DrainState::Draining),
+                _ => Some(DrainState::Forced),
+            };
+            if let Some(state) = next() {
+                return Poll::Ready(state);
+            }
+            self.control.waker.register(cx.waker());
+            next().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
     /// Waits for a state. Only the task that serves the connection may wait.
     pub(crate) async fn reached(&self, wanted: DrainState) {
         poll_fn(|cx| {

@@ -187,10 +187,9 @@ async fn logs(
     lines: &Lines,
     envoy: &Envoy,
 ) -> (HashMap<String, String>, HashMap<String, String>) {
-    let ids = |side: fn(&(Observed, Observed)) -> &Observed| -> Vec<String> {
-        observed.iter().flatten().flat_map(|both| &side(both).requests).map(|(id, _, _)| id.clone()).collect()
-    };
-    let wanted: Vec<String> = ids(|both| &both.0).into_iter().chain(ids(|both| &both.1)).collect();
+    let requests = observed.iter().flatten().flat_map(|(ours, theirs)| ours.requests.iter().chain(&theirs.requests));
+    // What was refused before its headers were understood is logged without a name.
+    let wanted: Vec<&String> = requests.filter(|(_, fields, _)| was_understood(fields)).map(|(id, _, _)| id).collect();
     let by_id = |lines: Vec<String>| -> HashMap<String, String> {
         lines.into_iter().filter_map(|line| Some((line.split('\t').next()?.to_owned(), line))).collect()
     };
@@ -200,7 +199,7 @@ async fn logs(
         poll.tick().await;
         let ours = by_id(lines.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let theirs = by_id(envoy.access_lines());
-        let complete = wanted.iter().all(|id| ours.contains_key(id) || theirs.contains_key(id));
+        let complete = wanted.iter().all(|id| ours.contains_key(*id) || theirs.contains_key(*id));
         // A missing line is a difference like any other.
         if complete || tokio::time::Instant::now() > deadline {
             return (ours, theirs);
@@ -340,9 +339,10 @@ impl Running<'_> {
                 upstreams.wait_for(id, mirrored + self.case.expect.attempts.unwrap_or(1), SETTLE).await;
             }
             upstream_fields(&upstreams.seen(id), &sent, fields);
-            match log.get(id) {
+            match log.get(id).filter(|_| was_understood(fields)) {
                 Some(line) => log_fields(line, &prefix(&self.scenario.name), upstreams, fields),
-                None => drop(fields.insert("log".into(), "no line".into())),
+                None if was_understood(fields) => drop(fields.insert("log".into(), "no line".into())),
+                None => {}
             }
         }
     }
@@ -460,6 +460,14 @@ fn covers(stated: &str, field: &str) -> bool {
         None => stated == field,
         Some((start, end)) => field.len() >= start.len() + end.len() && field.starts_with(start) && field.ends_with(end),
     }
+}
+
+/// Whether a request became one: not where the connection ended without a response, nor where its bytes were refused.
+fn was_understood(fields: &Fields) -> bool {
+    let is = |name: &str, value: &str| fields.get(name).is_some_and(|found| found == value);
+    let refused =
+        is("status", "400") && is("response header connection", "close") && fields.get("attempts").is_none_or(|n| n == "0");
+    !is("status", "0") && !refused
 }
 
 /// The folder of this crate's data.

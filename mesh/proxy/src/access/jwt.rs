@@ -90,7 +90,7 @@ impl JwtStatus {
 }
 
 impl JwtFailure {
-    /// Envoy's 401, with what RFC 6750 wants.
+    /// Envoy's 401 (403 for another audience), with what RFC 6750 wants.
     pub(crate) fn into_reply(self, scheme: &str, authority: &str, path: &str) -> LocalReply {
         let text = self.status.text();
         let status = if self.status == JwtStatus::AudienceNotAllowed { 403 } else { 401 };
@@ -98,15 +98,14 @@ impl JwtFailure {
         let reply = LocalReply::new(status, details).body(text);
         let challenge = format!("Bearer realm=\"{scheme}://{authority}{path}\", error=\"invalid_token\"");
         match HeaderValue::from_str(&challenge) {
-            Ok(challenge) if status == 401 => reply.header(header::WWW_AUTHENTICATE, challenge),
-            _ => reply,
+            Ok(challenge) => reply.header(header::WWW_AUTHENTICATE, challenge),
+            Err(_) => reply,
         }
     }
 }
 
 /// A token and where it was.
 struct Found {
-    rule: usize,
     token: String,
     place: Place,
 }
@@ -126,8 +125,8 @@ impl Jwt {
         self.rules.is_empty()
     }
 
-    /// Verifies the request's tokens. None at all passes; one that is good passes, unless another is bad, as in Envoy's
-    /// `allow_missing` of each provider.
+    /// Verifies the request's tokens, as Envoy does with what Istio asks of it: one rule must find tokens and take all of them, or
+    /// every token that is found must be taken by some rule.
     pub(crate) fn verify(&self, headers: &mut HeaderMap, path: &mut String) -> Result<Option<Claims>, JwtFailure> {
         // What these headers say must come from a token.
         for rule in &self.rules {
@@ -136,35 +135,47 @@ impl Jwt {
             }
             rule.claim_headers.iter().for_each(|(name, _)| drop(headers.remove(name)));
         }
-        let found: Vec<Found> = self.rules.iter().enumerate().flat_map(|(index, rule)| rule.find(index, headers, path)).collect();
-        let mut accepted: Option<Claims> = None;
-        let mut failure = None;
-        for Found { rule: index, token, place } in found {
-            let rule = &self.rules[index];
-            match rule.verify(&token) {
-                Ok(claims) => {
-                    rule.pass_on(&claims, &token, headers);
-                    if !rule.forward {
-                        remove(&place, headers, path);
-                    }
-                    accepted.get_or_insert_with(|| claims.into());
+        let judged: Vec<Judged<'_>> = self.rules.iter().flat_map(|rule| rule.judge(headers, path)).collect();
+        let of_rule = |rule: &Rule| judged.iter().filter(move |judged| std::ptr::eq(judged.rule, rule)).collect::<Vec<_>>();
+        let content =
+            self.rules.iter().map(of_rule).find(|own| !own.is_empty() && own.iter().all(|judged| judged.claims.is_ok()));
+        let taken: Vec<&Judged<'_>> = match content {
+            Some(own) => own,
+            None => {
+                if let Some(failure) = failure(&judged) {
+                    return Err(failure);
                 }
-                Err(JwtStatus::UnknownIssuer) if self.another_takes(index, &token) => {}
-                Err(status) => failure = failure.or(Some(JwtFailure { status, origin: rule.origin.clone() })),
+                judged.iter().filter(|judged| judged.claims.is_ok()).collect()
             }
+        };
+        let mut accepted = None;
+        for Judged { rule, found, claims } in taken {
+            let Ok(claims) = claims else { continue };
+            rule.pass_on(claims, &found.token, headers);
+            if !rule.forward {
+                remove(&found.place, headers, path);
+            }
+            accepted = Some(Claims::new(claims.clone()));
         }
-        match (accepted, failure) {
-            (Some(claims), _) => Ok(Some(claims)),
-            (None, Some(failure)) => Err(failure),
-            (None, None) => Ok(None),
-        }
+        Ok(accepted)
     }
+}
 
-    /// Whether a token that is not for one rule is by another rule's issuer.
-    fn another_takes(&self, index: usize, token: &str) -> bool {
-        let issuer = payload(token).and_then(|claims| claims.get("iss")?.as_str().map(str::to_owned));
-        self.rules.iter().enumerate().any(|(other, rule)| other != index && Some(&rule.issuer) == issuer.as_ref())
-    }
+/// A token as one rule sees it.
+struct Judged<'a> {
+    rule: &'a Rule,
+    found: Found,
+    claims: Result<Value, JwtStatus>,
+}
+
+/// What is wrong with the first token that no rule takes. That it is another issuer's says less than what else is wrong with it.
+fn failure(judged: &[Judged<'_>]) -> Option<JwtFailure> {
+    let taken = |token: &str| judged.iter().any(|other| other.found.token == token && other.claims.is_ok());
+    let failures = judged.iter().filter(|judged| !taken(&judged.found.token)).filter_map(|judged| {
+        let status = *judged.claims.as_ref().err()?;
+        Some(JwtFailure { status, origin: judged.rule.origin.clone() })
+    });
+    failures.min_by_key(|failure| failure.status == JwtStatus::UnknownIssuer)
 }
 
 impl Rule {
@@ -205,7 +216,13 @@ impl Rule {
         })
     }
 
-    fn find(&self, index: usize, headers: &HeaderMap, path: &str) -> Vec<Found> {
+    /// Every token that is where this rule looks, verified.
+    fn judge<'a>(&'a self, headers: &HeaderMap, path: &str) -> Vec<Judged<'a>> {
+        let found = self.find(headers, path).into_iter();
+        found.map(|found| Judged { claims: self.verify(&found.token), rule: self, found }).collect()
+    }
+
+    fn find(&self, headers: &HeaderMap, path: &str) -> Vec<Found> {
         let mut found = Vec::new();
         for (name, prefix) in &self.from_headers {
             for value in headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
@@ -213,17 +230,17 @@ impl Rule {
                 let Some(at) = value.find(prefix.as_str()) else { continue };
                 let token = value[at + prefix.len()..].trim_start();
                 let token: String = token.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.=".contains(*c)).collect();
-                found.push(Found { rule: index, token, place: Place::Header(name.clone()) });
+                found.push(Found { token, place: Place::Header(name.clone()) });
             }
         }
         for name in &self.from_params {
             if let Some(token) = query_parameter(path, name) {
-                found.push(Found { rule: index, token: token.to_owned(), place: Place::Parameter(name.clone()) });
+                found.push(Found { token: token.to_owned(), place: Place::Parameter(name.clone()) });
             }
         }
         for name in &self.from_cookies {
             if let Some(token) = cookie(headers, name) {
-                found.push(Found { rule: index, token: token.to_owned(), place: Place::Cookie });
+                found.push(Found { token: token.to_owned(), place: Place::Cookie });
             }
         }
         found
@@ -232,7 +249,7 @@ impl Rule {
     fn verify(&self, token: &str) -> Result<Value, JwtStatus> {
         let sections: Vec<&str> = token.split('.').collect();
         let [header, claims, signature] = sections[..] else { return Err(JwtStatus::BadFormat) };
-        if token.len() > MAXIMUM_TOKEN {
+        if token.len() > MAXIMUM_TOKEN || sections.contains(&"") {
             return Err(JwtStatus::BadFormat);
         }
         let header = decode(header).ok_or(JwtStatus::HeaderEncoding)?;
@@ -249,7 +266,7 @@ impl Rule {
         if time("nbf").is_some_and(|begin| begin > now + CLOCK_SKEW) {
             return Err(JwtStatus::NotYetValid);
         }
-        if time("exp").is_some_and(|end| end + CLOCK_SKEW < now) {
+        if time("exp").is_some_and(|end| end.saturating_add(CLOCK_SKEW) < now) {
             return Err(JwtStatus::Expired);
         }
         if !self.audiences.is_empty() {
@@ -293,7 +310,8 @@ impl Rule {
             let text = match claim {
                 Some(Value::String(text)) => text.clone(),
                 Some(value @ (Value::Number(_) | Value::Bool(_))) => value.to_string(),
-                _ => continue,
+                Some(value @ (Value::Array(_) | Value::Object(_))) => encode(value.to_string().as_bytes()),
+                Some(Value::Null) | None => continue,
             };
             if let Ok(value) = HeaderValue::from_str(&text) {
                 headers.insert(name, value);
@@ -315,6 +333,11 @@ fn remove(place: &Place, headers: &mut HeaderMap, path: &mut String) {
     }
 }
 
+fn encode(text: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
 fn decode(section: &str) -> Option<Vec<u8>> {
     use base64::Engine;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(section).ok()
@@ -322,10 +345,6 @@ fn decode(section: &str) -> Option<Vec<u8>> {
 
 fn object(json: &[u8]) -> Option<Value> {
     serde_json::from_slice::<Value>(json).ok().filter(Value::is_object)
-}
-
-fn payload(token: &str) -> Option<Value> {
-    object(&decode(token.split('.').nth(1)?)?)
 }
 
 fn parse_keys(jwks: &str) -> Result<Vec<Key>, String> {
@@ -415,6 +434,17 @@ mod tests {
             let failure = jwt.verify(&mut headers, &mut "/".to_owned()).err().unwrap();
             assert_eq!(failure.status, status);
         }
+    }
+
+    #[test]
+    fn a_token_may_be_good_for_longer_than_time_can_be_counted() {
+        let jwt = Jwt::new(&[rule()]).unwrap();
+        let mut headers = HeaderMap::new();
+        // exp is 1e30.
+        let token = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJpIiwiZXhwIjoxZTMwfQ.eA";
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static(token));
+        let failure = jwt.verify(&mut headers, &mut "/".to_owned()).err().unwrap();
+        assert_eq!(failure.status, JwtStatus::VerificationFails);
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use regex::Regex;
 
 use super::{AccessError, AccessInput, Denial, template};
 use crate::matching::{MatchError, StringMatcher, any_line, header_name};
-use crate::route::matcher::{path_of, value_strings};
+use crate::route::matcher::{claim_strings, path_of, value_strings};
 use crate::tls::peer::{namespace_and_account, principal};
 use crate::trail::Trail;
 
@@ -238,7 +238,11 @@ fn any_ip(values: &[Value], ip: IpAddr) -> bool {
 fn any_claim<S: AsRef<str>>(values: &[Value], input: &AccessInput<'_>, path: &[S]) -> bool {
     let Some(claims) = input.claims else { return false };
     let found = path.iter().try_fold(claims, |value, key| value.get(key.as_ref()));
-    found.is_some_and(|found| value_strings(found).iter().any(|have| values.iter().any(|wanted| wanted.matches_text(have))))
+    let strings = |found| match path {
+        [only] => claim_strings(only.as_ref(), found),
+        _ => value_strings(found),
+    };
+    found.is_some_and(|found| strings(found).iter().any(|have| values.iter().any(|wanted| wanted.matches_text(have))))
 }
 
 impl Value {

@@ -146,6 +146,15 @@ fn forward_client_certificate(headers: &mut HeaderMap, edge: EdgePolicy, connect
     }
 }
 
+/// A number as a header's value. The small ones, which are most, are not put together each time.
+pub(crate) fn decimal(number: u64) -> HeaderValue {
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    match usize::try_from(number).ok().and_then(|index| SMALL.get(index)) {
+        Some(text) => HeaderValue::from_static(text),
+        None => HeaderValue::from(number),
+    }
+}
+
 /// A random UUID.
 fn new_request_id() -> HeaderValue {
     let bits = rand::rng().random::<u128>() & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;

@@ -147,10 +147,16 @@ pub(crate) struct UpstreamBody {
     exchange: Box<Exchange>,
     stream: Option<UpstreamStream>,
     /// The route's timeout covers the whole response.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Deadline>,
     idle: Option<Idle>,
     grpc: Option<MessageCounter>,
     ended: bool,
+}
+
+/// The timer is only made when the body has to be waited for: most responses are there with their head.
+struct Deadline {
+    at: Instant,
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 struct Idle {
@@ -177,7 +183,7 @@ impl ResponseBody {
             incoming,
             exchange,
             stream: Some(stream),
-            deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+            deadline: deadline.map(|at| Deadline { at, sleep: None }),
             idle: idle.map(|limit| Idle { limit, sleep: None }),
             grpc,
             ended: false,
@@ -211,7 +217,7 @@ impl UpstreamBody {
 
     fn timers(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+            && deadline.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.at))).as_mut().poll(cx).is_ready()
         {
             if let Some(stream) = &self.stream {
                 stream.cluster.stats.upstream_rq_timeout.increment();

@@ -99,21 +99,21 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
 
     let claims = match authorize(&mut exchange, settings, &mut received, &mut body, client).await {
         Ok(claims) => claims,
-        Err(reply) => return reply.into_response(exchange),
+        Err(reply) => {
+            // Nobody knows the claims, but the log knows the route.
+            if let Ok(route) = find_route(&mut exchange, &resolved, &received, None) {
+                choose_destination(&mut exchange, &resolved, &route);
+                exchange.info.route = Some(route);
+            }
+            return reply.into_response(exchange);
+        }
     };
     // Policies see the route in Envoy's log too, so it is found before they are asked; but who may not ask is not told that there is
     // none.
     let found = find_route(&mut exchange, &resolved, &received, claims.as_ref());
     let chosen = found.as_ref().ok().cloned();
     exchange.info.route.clone_from(&chosen);
-    let destination = match chosen.as_deref().map(|route| &route.action) {
-        Some(Action::Forward(forward)) => {
-            let destination = forward.destination();
-            exchange.info.cluster = resolved.snapshot.clusters.get(&destination.cluster).cloned();
-            Some(destination)
-        }
-        Some(Action::Redirect(_) | Action::DirectResponse { .. }) | None => None,
-    };
+    let destination = chosen.as_deref().and_then(|route| choose_destination(&mut exchange, &resolved, route));
     if let Err(denial) = check_policies(&mut exchange, settings, &received, client, claims.as_ref()) {
         return denial.into_response(exchange);
     }
@@ -359,7 +359,13 @@ async fn authorize(
         return Ok(None);
     }
     match settings.access.jwt.verify(&mut received.headers, &mut received.path) {
-        Ok(claims) => Ok(claims),
+        Ok(claims) => {
+            // A token in a parameter is gone from here on.
+            if let Some(http) = exchange.info.http.as_mut().filter(|http| http.path != received.path) {
+                http.path.clone_from(&received.path);
+            }
+            Ok(claims)
+        }
         Err(failure) => {
             if let Some(trail) = &mut exchange.trail {
                 trail.policy(&failure.origin, "JWT", failure.status.text());
@@ -440,6 +446,18 @@ fn find_route(
     host.route(view, claims).cloned().ok_or_else(not_found)
 }
 
+/// One of the route's destinations, with the cluster that it means.
+fn choose_destination<'a>(
+    exchange: &mut Exchange,
+    resolved: &super::server::Resolved,
+    route: &'a Route,
+) -> Option<&'a crate::route::action::Destination> {
+    let Action::Forward(forward) = &route.action else { return None };
+    let destination = forward.destination();
+    exchange.info.cluster = resolved.snapshot.clusters.get(&destination.cluster).cloned();
+    Some(destination)
+}
+
 /// Delay, then abort, each drawn for itself (fact 20).
 async fn inject_fault(exchange: &mut Exchange, route: &Route) -> Option<LocalReply> {
     let fault = route.fault.as_ref()?;
@@ -475,10 +493,9 @@ pub(crate) fn finish_headers(exchange: &mut Exchange, headers: &mut HeaderMap) {
             headers.insert(edge::PEER_METADATA_ID, exchange.telemetry.node_header.clone());
         }
         if let Some(route) = &exchange.info.route
-            && !route.operation.is_empty()
-            && let Ok(operation) = HeaderValue::from_str(&route.operation)
+            && let Some(operation) = &route.decorator
         {
-            headers.insert(edge::DECORATOR, operation);
+            headers.insert(edge::DECORATOR, operation.clone());
         }
     }
     if let Some(trail) = exchange.trail.take() {

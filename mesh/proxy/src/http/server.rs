@@ -156,7 +156,7 @@ where
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     let registration = &context.connection.registration;
     let (mut last_begun, mut idle_since) = (0, Instant::now());
-    let mut shutting_down = false;
+    let (mut shutting_down, mut drained) = (false, DrainState::Serving);
     loop {
         tokio::select! {
             biased;
@@ -169,10 +169,15 @@ where
                 }
                 return;
             }
-            () = registration.reached(DrainState::Forced) => return,
-            () = registration.reached(DrainState::Draining), if !shutting_down => {
-                shutting_down = true;
-                shut_down(connection.as_mut());
+            state = registration.beyond(drained) => {
+                if state == DrainState::Forced {
+                    return;
+                }
+                drained = state;
+                if !shutting_down {
+                    shutting_down = true;
+                    shut_down(connection.as_mut());
+                }
             }
             _ = ticks.tick(), if !shutting_down => {
                 let begun = context.begun.load(Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! What a route does.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +33,7 @@ pub(crate) struct Forward {
     pub(crate) rewrite: Option<Rewrite>,
     pub(crate) authority_rewrite: Option<HeaderValue>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) retry: Option<Retry>,
+    pub(crate) retry: Option<Arc<Retry>>,
     pub(crate) mirrors: Vec<config::Mirror>,
     hash_policy: Vec<Hash>,
     pub(crate) upgrades: Vec<String>,
@@ -108,7 +109,7 @@ impl Forward {
             rewrite: config.rewrite.as_ref().map(Rewrite::new).transpose()?,
             authority_rewrite: authority(config.authority_rewrite.as_deref())?,
             timeout: limit(config.timeout_ms),
-            retry: config.retry.as_ref().filter(|retry| retry.attempts > 0).map(Retry::new),
+            retry: config.retry.as_ref().filter(|retry| retry.attempts > 0).map(Retry::new).map(Arc::new),
             mirrors: config.mirrors.iter().filter(|mirror| mirror.fraction > Fraction(0)).cloned().collect(),
             hash_policy: config.hash_policy.iter().map(Hash::new).collect::<Result<_, _>>()?,
             upgrades: config.upgrades.clone(),

@@ -133,20 +133,28 @@ fn matches_query(request: RequestView<'_>, name: &str, matcher: &ValueMatcher) -
 pub(crate) fn claim_values(claims: Option<&Claims>, path: &str) -> Vec<String> {
     let Some(claims) = claims else { return Vec::new() };
     // A claim whose name has a dot itself (a URL) is found whole before it is taken apart.
-    let found = claims.get(path).or_else(|| path.split('.').try_fold(&**claims, |value, key| value.get(key)));
-    found.map(value_strings).unwrap_or_default()
+    match claims.get(path) {
+        Some(found) => claim_strings(path, found),
+        None => path.split('.').try_fold(&**claims, |value, key| value.get(key)).map(value_strings).unwrap_or_default(),
+    }
 }
 
-/// A JSON value as the strings that policies compare; a string of words also counts as its words (`scope`).
-pub(crate) fn value_strings(value: &serde_json::Value) -> Vec<String> {
+/// A claim as the strings that policies compare. Istio has Envoy take apart two claims that are lists of words by custom.
+pub(crate) fn claim_strings(name: &str, value: &serde_json::Value) -> Vec<String> {
     match value {
-        serde_json::Value::String(text) if text.contains(' ') => {
-            std::iter::once(text.clone()).chain(text.split(' ').map(str::to_owned)).collect()
+        serde_json::Value::String(words) if matches!(name, "scope" | "permission") => {
+            words.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
         }
-        serde_json::Value::String(text) => vec![text.clone()],
-        serde_json::Value::Array(values) => values.iter().flat_map(value_strings).collect(),
-        serde_json::Value::Bool(value) => vec![value.to_string()],
-        serde_json::Value::Number(value) => vec![value.to_string()],
-        serde_json::Value::Null | serde_json::Value::Object(_) => Vec::new(),
+        value => value_strings(value),
+    }
+}
+
+/// A JSON value as the strings that policies compare: numbers and truth values are none.
+pub(crate) fn value_strings(value: &serde_json::Value) -> Vec<String> {
+    use serde_json::Value as V;
+    match value {
+        V::String(text) => vec![text.clone()],
+        V::Array(values) => values.iter().filter_map(V::as_str).map(str::to_owned).collect(),
+        V::Bool(_) | V::Number(_) | V::Null | V::Object(_) => Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use http::HeaderValue;
 use meshlab_proxy_config as config;
 use meshlab_proxy_config::Origin;
 
@@ -51,6 +52,8 @@ pub(crate) struct Route {
     pub(crate) fault: Option<config::Fault>,
     pub(crate) cors: Option<Cors>,
     pub(crate) operation: String,
+    /// The same as proxies tell each other, unless it is empty.
+    pub(crate) decorator: Option<HeaderValue>,
     pub(crate) origin: Option<Origin>,
 }
 
@@ -208,6 +211,7 @@ impl Route {
             fault: route.fault.clone(),
             cors: route.cors.as_ref().map(Cors::new).transpose().map_err(context)?,
             operation: route.operation.clone(),
+            decorator: HeaderValue::from_str(&route.operation).ok().filter(|operation| !operation.is_empty()),
             origin: route.origin.clone(),
         })
     }

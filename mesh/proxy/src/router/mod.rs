@@ -7,6 +7,7 @@ pub(crate) mod retry;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,14 +117,17 @@ pub(crate) async fn forward(
     }
     let retries = RetryState::new(policy);
     let progress = exchange.progress.clone();
-    let sending = attempts(&mut exchange, &cluster, &mut outgoing, retries, timeout, hash);
-    let sent = match context.stream_idle_timeout {
-        None => sending.await,
-        Some(limit) => tokio::select! {
-            biased;
-            sent = sending => sent,
-            () = idle(progress, limit) => Err(stream_timeout()),
-        },
+    let sent = {
+        // Pinned where it is made: the future of an attempt is large, and would be copied into whatever polls it.
+        let sending = pin!(attempts(&mut exchange, &cluster, &mut outgoing, retries, timeout, hash));
+        match context.stream_idle_timeout {
+            None => sending.await,
+            Some(limit) => tokio::select! {
+                biased;
+                sent = sending => sent,
+                () = idle(progress, limit) => Err(stream_timeout()),
+            },
+        }
     };
     match sent {
         Ok(sent) => respond(exchange, target, outgoing, context, sent, Addition { cookie, request_headers }),
@@ -181,7 +185,7 @@ async fn attempts(
         let started = Instant::now();
         let may_retry = retries.remaining() > 0;
         let attempted = {
-            let sending = attempt::send(&mut exchange.info, cluster, &host, outgoing, may_retry);
+            let sending = pin!(attempt::send(&mut exchange.info, cluster, &host, outgoing, may_retry));
             limited(sending, timeout.as_mut(), retries.per_try_timeout(), progress.as_ref()).await
         };
         let failure = match attempted {
@@ -330,11 +334,10 @@ fn trail(exchange: &mut Exchange, record: impl FnOnce(&mut crate::trail::Trail))
 
 /// The status that health is judged by: a gRPC error counts as the HTTP status that stands for it.
 fn judged_status(status: u16, headers: &http::HeaderMap, exchange: &Exchange) -> u16 {
-    let is_grpc = exchange.info.http.as_ref().is_some_and(|http| http.grpc);
-    match grpc::status(headers).filter(|_| is_grpc) {
-        Some(grpc) => grpc::http_of_status(grpc),
-        None => status,
+    if !exchange.info.http.as_ref().is_some_and(|http| http.grpc) {
+        return status;
     }
+    grpc::status(headers).map_or(status, grpc::http_of_status)
 }
 
 fn count_host(host: &crate::cluster::host::Host, status: u16) {
@@ -367,7 +370,7 @@ fn respond(
         parts.headers.remove(edge::DECORATOR);
     }
     if let Some(milliseconds) = exchange.info.service_time_ms {
-        parts.headers.insert(edge::SERVICE_TIME, HeaderValue::from(milliseconds));
+        parts.headers.insert(edge::SERVICE_TIME, edge::decimal(milliseconds));
     }
     exchange.info.status = parts.status.as_u16();
     {

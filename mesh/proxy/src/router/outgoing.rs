@@ -118,10 +118,8 @@ impl Outgoing {
         if exchange.is_client_side() {
             self.headers.insert(edge::PEER_METADATA, exchange.telemetry.workload_header.clone());
             self.headers.insert(edge::PEER_METADATA_ID, exchange.telemetry.node_header.clone());
-            if !route.operation.is_empty()
-                && let Ok(operation) = HeaderValue::from_str(&route.operation)
-            {
-                self.headers.insert(edge::DECORATOR, operation);
+            if let Some(operation) = &route.decorator {
+                self.headers.insert(edge::DECORATOR, operation.clone());
             }
         }
     }
@@ -191,9 +189,13 @@ impl Outgoing {
 
     /// The request for one attempt. The headers are given away unless another attempt may follow.
     pub(crate) fn request(&mut self, http2: bool, attempt: Option<u32>, keep_headers: bool) -> Option<Request<RequestBody>> {
-        let mut headers = if keep_headers { self.headers.clone() } else { std::mem::take(&mut self.headers) };
+        let mut headers = std::mem::take(&mut self.headers);
+        if keep_headers {
+            // What was received has room for what is added, a copy has not: so the copy is what is kept.
+            self.headers = headers.clone();
+        }
         if let Some(attempt) = attempt {
-            headers.insert(edge::ATTEMPT_COUNT, HeaderValue::from(attempt));
+            headers.insert(edge::ATTEMPT_COUNT, edge::decimal(attempt.into()));
         }
         // As Envoy has it: where a request usually has a body, an empty one is told of.
         let silent = [Method::GET, Method::HEAD, Method::DELETE, Method::TRACE, Method::CONNECT];

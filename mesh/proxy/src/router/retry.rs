@@ -16,7 +16,7 @@ use crate::route::action::Retry;
 use crate::telemetry::grpc;
 
 /// What applies to one request: the route's policy with what the request's own headers change.
-pub(crate) type Policy = Retry;
+pub(crate) type Policy = Arc<Retry>;
 
 /// The first back-off that Envoy takes where nothing is configured.
 const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
@@ -28,7 +28,11 @@ const MAXIMUM_HEADER_RETRIES: u32 = 32;
 /// The policy of one request. `x-envoy-retry-on`, `x-envoy-retry-grpc-on`, `x-envoy-max-retries`,
 /// `x-envoy-retriable-status-codes` and the per-try timeout header go before the route's. Clients' own were removed: these are
 /// headers that the route sets. They end here.
-pub(crate) fn policy(route: Option<&Retry>, headers: &mut HeaderMap) -> Option<Policy> {
+pub(crate) fn policy(route: Option<&Policy>, headers: &mut HeaderMap) -> Option<Policy> {
+    // One look at all names is cheaper than one for each of these headers, and few requests have any.
+    if !headers.keys().any(is_about_retries) {
+        return route.cloned();
+    }
     let policy = with_headers(route, headers);
     for name in [
         edge::RETRY_ON,
@@ -44,7 +48,12 @@ pub(crate) fn policy(route: Option<&Retry>, headers: &mut HeaderMap) -> Option<P
 
 const RETRIABLE_STATUS_CODES: &str = "x-envoy-retriable-status-codes";
 
-fn with_headers(route: Option<&Retry>, headers: &HeaderMap) -> Option<Policy> {
+fn is_about_retries(name: &HeaderName) -> bool {
+    let rest = name.as_str().strip_prefix("x-envoy-");
+    rest.is_some_and(|rest| ["retr", "max-retries", "upstream-rq-per-try"].iter().any(|start| rest.starts_with(start)))
+}
+
+fn with_headers(route: Option<&Policy>, headers: &HeaderMap) -> Option<Policy> {
     let text = |name| headers.get(name).map(HeaderValue::to_str).and_then(Result::ok);
     let header_on: Vec<&str> =
         [text(edge::RETRY_ON), text(edge::RETRY_GRPC_ON)].into_iter().flatten().flat_map(|list| list.split(',')).collect();
@@ -58,7 +67,7 @@ fn with_headers(route: Option<&Retry>, headers: &HeaderMap) -> Option<Policy> {
     if header_on.is_empty() && max_retries.is_none() && per_try.is_none() && codes.is_empty() {
         return route.cloned();
     }
-    let mut policy = route.cloned().unwrap_or(Retry {
+    let mut policy = route.map(|policy| Retry::clone(policy)).unwrap_or(Retry {
         attempts: 1,
         on: Vec::new(),
         status_codes: Vec::new(),
@@ -70,7 +79,7 @@ fn with_headers(route: Option<&Retry>, headers: &HeaderMap) -> Option<Policy> {
     policy.status_codes.extend(codes);
     policy.attempts = max_retries.map_or(policy.attempts, |wanted: u32| wanted.min(MAXIMUM_HEADER_RETRIES));
     policy.per_try_timeout = per_try.or(policy.per_try_timeout);
-    Some(policy)
+    Some(Arc::new(policy))
 }
 
 fn condition(name: &str) -> Option<RetryOn> {
@@ -199,14 +208,14 @@ mod tests {
     use super::*;
 
     fn policy_on(on: &[RetryOn]) -> Policy {
-        Retry {
+        Arc::new(Retry {
             attempts: 2,
             on: on.to_vec(),
             status_codes: vec![418],
             per_try_timeout: None,
             backoff: DEFAULT_BACKOFF,
             prefer_other_hosts: true,
-        }
+        })
     }
 
     #[test]

@@ -84,6 +84,8 @@ enum Token {
 
 /// Nesting beyond this is refused.
 const MAXIMUM_DEPTH: usize = 32;
+/// The most tokens of an expression: a chain of `&&` is a tree as deep as it is long.
+const MAXIMUM_TOKENS: usize = 500;
 
 impl Filter {
     pub(crate) fn new(source: &str) -> Result<Self, String> {
@@ -267,6 +269,9 @@ fn tokens(source: &str) -> Result<Vec<Token>, String> {
             return Err(format!("{first:?} is not understood"));
         }
         rest = rest.trim_start();
+        if tokens.len() > MAXIMUM_TOKENS {
+            return Err(format!("it is longer than {MAXIMUM_TOKENS} words and signs"));
+        }
     }
     Ok(tokens)
 }
@@ -456,6 +461,8 @@ mod tests {
         ] {
             assert!(Filter::new(good).is_ok(), "{good}: {:?}", Filter::new(good));
         }
+        let long = "connection.mtls && ".repeat(100_000) + "connection.mtls";
+        assert!(Filter::new(&long).is_err(), "evaluating it would go as deep as it is long");
         for bad in
             ["", "response.code >", "size(request.headers) > 1", "a.b.c == 1", "'open", "(response.code == 1", &"(".repeat(100)]
         {

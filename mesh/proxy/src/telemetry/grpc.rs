@@ -12,9 +12,12 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
+/// The header, or trailer.
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// The `grpc-status` of headers or trailers.
 pub(crate) fn status(headers: &HeaderMap) -> Option<u32> {
-    headers.get("grpc-status").map(HeaderValue::to_str)?.ok()?.trim().parse().ok()
+    headers.get(STATUS).map(HeaderValue::to_str)?.ok()?.trim().parse().ok()
 }
 
 /// How long a gRPC client waits.

@@ -8,11 +8,11 @@ use super::listener::filter;
 use super::string_match;
 
 /// The filters before the router, in order: tokens, what is logged, what denies, what allows.
-pub(super) fn filters(access: &HttpAccess) -> Result<Vec<Value>> {
+pub(super) fn filters(access: &HttpAccess, gateway: bool) -> Result<Vec<Value>> {
     ensure!(access.custom.is_empty(), "external authorization");
     let mut out = Vec::new();
     if !access.jwt.is_empty() {
-        out.push(jwt(&access.jwt)?);
+        out.push(jwt(&access.jwt, gateway)?);
     }
     for (action, policies) in [("LOG", &access.audit), ("DENY", &access.deny), ("ALLOW", &access.allow)] {
         if !policies.is_empty() {
@@ -22,7 +22,8 @@ pub(super) fn filters(access: &HttpAccess) -> Result<Vec<Value>> {
     Ok(out)
 }
 
-fn jwt(rules: &[JwtRule]) -> Result<Value> {
+/// At gateways routes may look at claims, so Istio has them looked for again.
+fn jwt(rules: &[JwtRule], gateway: bool) -> Result<Value> {
     let mut providers = Map::new();
     let mut each = Vec::new();
     let mut any = Vec::new();
@@ -44,6 +45,7 @@ fn jwt(rules: &[JwtRule]) -> Result<Value> {
             "from_params": rule.from_params,
             "from_cookies": rule.from_cookies,
             "local_jwks": { "inline_string": jwks },
+            "clear_route_cache": gateway,
         });
         if let Some(header) = &rule.output_payload_to_header {
             provider["forward_payload_header"] = json!(header);

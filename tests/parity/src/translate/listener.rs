@@ -66,7 +66,8 @@ fn chain(chain: &FilterChain, config: &ProxyConfig, options: &Bootstrap<'_>) -> 
 fn connection_manager(http: &HttpConnection, config: &ProxyConfig, options: &Bootstrap<'_>) -> Result<Value> {
     let table = config.routes.get(&http.route_config).with_context(|| format!("no route table {}", http.route_config))?;
     let client_side = http.edge != EdgePolicy::SidecarInbound;
-    let mut filters = access::filters(&http.access)?;
+    let gateway = matches!(http.edge, EdgePolicy::Gateway { .. });
+    let mut filters = access::filters(&http.access, gateway)?;
     filters.push(filter("envoy.filters.http.fault", "fault.v3.HTTPFault"));
     filters.push(filter("envoy.filters.http.cors", "cors.v3.Cors"));
     filters.push(filter("envoy.filters.http.router", "router.v3.Router"));
