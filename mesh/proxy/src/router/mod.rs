@@ -97,9 +97,10 @@ pub(crate) async fn forward(
         forward.hash(&outgoing.headers, outgoing.authority_text(), &outgoing.path, exchange.info.connection.peer.ip());
     outgoing.change(&mut exchange, target);
     let mut policy = retry::policy(forward.retry.as_ref(), &mut outgoing.headers);
-    if let Some(policy) = &mut policy {
-        // An attempt may not take longer than all of them.
-        policy.per_try_timeout = policy.per_try_timeout.filter(|per_try| limit.is_none_or(|limit| *per_try < limit));
+    // An attempt may not take longer than all of them.
+    let too_long = |per_try: Duration| limit.is_some_and(|limit| per_try >= limit);
+    if let Some(policy) = policy.as_mut().filter(|policy| policy.per_try_timeout.is_some_and(too_long)) {
+        Arc::make_mut(policy).per_try_timeout = None;
     }
     outgoing.announce(policy.as_ref().and_then(|policy| policy.per_try_timeout).or(limit));
     let request_headers = target.reads_request_for_response().then(|| outgoing.headers.clone());
