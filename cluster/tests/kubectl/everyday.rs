@@ -160,6 +160,8 @@ async fn objects_are_changed_one_by_one() {
     [{"name":"A","value":"1"},{"name":"B","value":"2"}]{"app":"web"}two words
     "#);
     session(&lab, "delete pod,service box --now\n!get pod box").await;
+    let scale = lab.kubectl(&["get", "deployment", "web", "--subresource=scale"]).await;
+    assert!(scale.split_whitespace().take(7).eq(["NAME", "DESIRED", "AVAILABLE", "AGE", "web", "0", "0"]), "{scale}");
     lab.stop().await;
 }
 

@@ -1,11 +1,14 @@
 //! `/scale`: the replicas of a workload or of a custom object.
 
 use http::StatusCode;
+use jiff::Timestamp;
+use meshlab_objects::resource::GroupVersionKind;
 use meshlab_objects::schema::Schema;
+use meshlab_objects::table::{Columns, IncludeObject, Row, Table};
 use meshlab_objects::{Reason, Status};
 use serde_json::{Value, json};
 
-use crate::http::{Body, Response, yaml_or_json};
+use crate::http::{Body, Representation, Response, json_answer, yaml_or_json};
 use crate::registry::ScalePaths;
 use crate::rest::{Call, Mutation, Patch, WriteOptions, meta};
 
@@ -69,9 +72,23 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": about, "spec": {"replicas": replicas}, "status": status})
 }
 
+fn kind() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+fn answer(call: &Call, object: &Value, paths: &ScalePaths) -> Response {
+    let scale = scale_of(object, paths);
+    if call.accept.representation != Representation::Table {
+        return yaml_or_json(StatusCode::OK, call.accept, &scale);
+    }
+    let columns = Columns::builtin(&kind());
+    let rows = vec![Row::new(&columns, &scale, IncludeObject::default(), Timestamp::now())];
+    json_answer(StatusCode::OK, Table::new(json!({}), Some(&columns), rows).to_string())
+}
+
 pub(super) fn get(call: &Call) -> Result<Response, Status> {
     let paths = paths(call)?;
-    Ok(yaml_or_json(StatusCode::OK, call.accept, &scale_of(&call.stored()?.value, &paths)))
+    Ok(answer(call, &call.stored()?.value, &paths))
 }
 
 pub(super) async fn update(call: &Call, body: Body) -> Result<Response, Status> {
@@ -95,8 +112,7 @@ pub(super) async fn patch(call: &Call, body: Body) -> Result<Response, Status> {
 
 async fn write(call: &Call, mut scale: Value) -> Result<Response, Status> {
     let paths = paths(call)?;
-    let kind = meshlab_objects::resource::GroupVersionKind::new("autoscaling", "v1", "Scale");
-    meta::check_kind(&mut scale, &kind)?;
+    meta::check_kind(&mut scale, &kind())?;
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,
         value => value.as_i64().ok_or_else(|| Status::bad_request("spec.replicas is not an integer"))?,
@@ -119,7 +135,7 @@ async fn write(call: &Call, mut scale: Value) -> Result<Response, Status> {
     let options = WriteOptions { subresource: "scale".into(), ..call.write_options()? };
     let mutation = Mutation::Patch(Patch::Merge(change));
     let written = call.api.modify(&call.served, &call.key(), &mutation, &options).await?;
-    Ok(yaml_or_json(StatusCode::OK, call.accept, &scale_of(&written.object.value, &paths)))
+    Ok(answer(call, &written.object.value, &paths))
 }
 
 #[cfg(test)]

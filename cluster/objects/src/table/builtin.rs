@@ -74,6 +74,7 @@ const TABLE: &[Line] = &[
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "Name|#Webhooks|Age", cluster::webhooks),
     ("coordination.k8s.io", "Lease", "Name|Holder|Age", cluster::lease),
     ("autoscaling", "HorizontalPodAutoscaler", "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age", other::autoscaler),
+    ("autoscaling", "Scale", "Name|#Desired|#Available|Age", other::scale),
     ("policy", "PodDisruptionBudget", "Name|Min Available|Max Unavailable|#Allowed Disruptions|Age", other::disruption_budget),
     (
         "storage.k8s.io",

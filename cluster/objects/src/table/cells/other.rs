@@ -136,6 +136,10 @@ fn metric_targets(row: Row<'_>) -> Vec<String> {
     row.list("/spec/metrics").iter().enumerate().map(metric).collect()
 }
 
+pub(in crate::table) fn scale(row: Row<'_>) -> Vec<Value> {
+    vec![row.name(), row.number("/spec/replicas").into(), row.number("/status/replicas").into(), row.age()]
+}
+
 pub(in crate::table) fn disruption_budget(row: Row<'_>) -> Vec<Value> {
     let shown = |pointer: &str| match row.at(pointer) {
         Some(Value::String(text)) => text.clone(),
