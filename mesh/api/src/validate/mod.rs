@@ -6,6 +6,7 @@ mod destination_rule;
 mod fields;
 mod gateway;
 mod http_route;
+mod not_acted_on;
 mod request_authentication;
 mod service_entry;
 mod sidecar;
@@ -70,6 +71,7 @@ pub fn validate(object: &Value) -> Result<Vec<Warning>, Vec<FieldError>> {
         }
         Kind::WorkloadGroup => read::<WorkloadGroup>(object, &mut check, workload_group),
     }
+    not_acted_on::warn(object, kind, &mut check);
     check.finish()
 }
 

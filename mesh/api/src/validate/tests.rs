@@ -356,3 +356,22 @@ fn kinds_without_effect_say_so() {
     assert_eq!(accepted("EnvoyFilter", "{configPatches: []}"), ["spec"]);
     assert_eq!(accepted("WasmPlugin", "{url: 'oci://x'}"), ["spec"]);
 }
+
+#[test]
+fn fields_that_nothing_acts_on_say_so() {
+    let spec = "{host: a, subsets: [{name: v1, trafficPolicy: {connectionPool: {tcp: {maxConnections: 1, maxConnectionDuration: 1s}}}}], \
+                trafficPolicy: {loadBalancer: {warmup: {duration: 1s, aggression: 2}}}}";
+    let mut warned = accepted("DestinationRule", spec);
+    warned.sort();
+    assert_eq!(
+        warned,
+        [
+            "spec.subsets[0].trafficPolicy.connectionPool.tcp.maxConnectionDuration",
+            "spec.trafficPolicy.loadBalancer.warmup.aggression"
+        ]
+    );
+    let tags = "{tracing: [{customTags: {team: {literal: {value: a}}, who: {formatter: {value: '%REQ(:PATH)%'}}}}]}";
+    assert_eq!(accepted("Telemetry", tags), ["spec.tracing[0].customTags.who.formatter"]);
+    let unset = "{host: a, trafficPolicy: {outlierDetection: {outlierDetectionHttpErrorCodes: []}}}";
+    assert_eq!(accepted("DestinationRule", unset), Vec::<String>::new());
+}

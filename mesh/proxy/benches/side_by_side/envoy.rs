@@ -26,7 +26,7 @@ pub(crate) fn start(program: &Path, configuration: &Path) -> Process {
 
 /// The outbound side of a sidecar.
 pub(crate) fn outbound(address: SocketAddr, upstream: SocketAddr, certificates: Option<&Path>, http2: bool) -> Value {
-    let alpn = if http2 { "istio-h2" } else { "istio-http/1.1" };
+    let alpn = if http2 { "h2" } else { "http/1.1" };
     let tls = certificates.map(|folder| {
         let mut context = common_tls(&folder.join("client"), SERVER);
         context["alpn_protocols"] = json!([alpn]);
@@ -59,7 +59,7 @@ pub(crate) fn outbound(address: SocketAddr, upstream: SocketAddr, certificates: 
 /// The inbound side of a sidecar.
 pub(crate) fn inbound(address: SocketAddr, upstream: SocketAddr, certificates: &Path) -> Value {
     let mut context = common_tls(&certificates.join("server"), CLIENT);
-    context["alpn_protocols"] = json!(["istio-h2", "istio-http/1.1", "istio"]);
+    context["alpn_protocols"] = json!(["h2", "http/1.1"]);
     let tls = json!({
         "name": "envoy.transport_sockets.tls",
         "typed_config": {

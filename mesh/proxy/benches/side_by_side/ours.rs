@@ -9,38 +9,53 @@ use std::time::Duration;
 use meshlab_net::OsNet;
 use meshlab_proxy::{AccessLogSink, Proxy, ProxyOptions, WorkloadIdentity};
 use meshlab_proxy_config::ProxyConfig;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
 use crate::scenario::{CLIENT, Identity, LOG_FORMAT, SERVER, SNI};
 
-/// Log lines gather in memory and are written by a thread of their own, as Envoy's are.
-struct BufferedLog(Arc<Mutex<Vec<u8>>>);
+/// Log lines gather in memory and are written by a thread of their own, as Envoy's are: 64 KiB at a time, or what there is after
+/// a second.
+struct BufferedLog {
+    lines: Mutex<Vec<u8>>,
+    enough: Condvar,
+}
 
 impl BufferedLog {
-    /// Envoy's `access_log_flush_interval` is one second.
+    const BUFFER: usize = 64 * 1024;
     const INTERVAL: Duration = Duration::from_secs(1);
 
-    fn start() -> Self {
-        let lines = Arc::<Mutex<Vec<u8>>>::default();
-        let waiting = lines.clone();
+    fn start() -> Arc<Self> {
+        let log = Arc::new(Self { lines: Mutex::default(), enough: Condvar::new() });
+        let writer = log.clone();
         std::thread::spawn(move || {
             let mut file = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
             let mut writing = Vec::new();
             loop {
-                std::thread::sleep(Self::INTERVAL);
-                writing.clear();
-                std::mem::swap(&mut writing, &mut *waiting.lock());
+                {
+                    let mut lines = writer.lines.lock();
+                    writer.enough.wait_for(&mut lines, Self::INTERVAL);
+                    std::mem::swap(&mut writing, &mut lines);
+                }
                 file.write_all(&writing).expect("/dev/null takes everything");
+                writing.clear();
             }
         });
-        Self(lines)
+        log
     }
 }
 
-impl AccessLogSink for BufferedLog {
+/// The data path is given the log, not the thread's handle on it.
+struct Sink(Arc<BufferedLog>);
+
+impl AccessLogSink for Sink {
     fn write(&self, line: &str) {
-        self.0.lock().extend_from_slice(line.as_bytes());
+        let mut lines = self.0.lines.lock();
+        let before = lines.len();
+        lines.extend_from_slice(line.as_bytes());
+        if before < BufferedLog::BUFFER && lines.len() >= BufferedLog::BUFFER {
+            self.0.enough.notify_one();
+        }
     }
 }
 
@@ -51,7 +66,8 @@ pub(crate) fn serve(configuration: &Path, identity: &Path) {
     let identity: Option<Identity> = serde_json::from_str(&read(identity)).expect("an identity or null");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let options = ProxyOptions { admin_address: None, access_log: Arc::new(BufferedLog::start()), ..ProxyOptions::default() };
+        let options =
+            ProxyOptions { admin_address: None, access_log: Arc::new(Sink(BufferedLog::start())), ..ProxyOptions::default() };
         let proxy = Proxy::start(OsNet, options);
         if let Some(Identity { certificate_chain, private_key, roots, spiffe_id }) = identity {
             let identity = WorkloadIdentity { certificate_chain, private_key, roots, spiffe_id };

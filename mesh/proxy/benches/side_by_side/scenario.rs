@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SanType,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -190,9 +193,12 @@ impl Folder {
     fn write_certificates(&self) {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A leaf of the same name would be taken for self-signed.
+        params.distinguished_name.push(DnType::OrganizationName, "cluster.local");
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
         for (name, id) in [("client", CLIENT), ("server", SERVER)] {
             let mut params = CertificateParams::new(Vec::new()).expect("no names");
+            params.distinguished_name = DistinguishedName::new();
             params.subject_alt_names = vec![SanType::URI(id.try_into().expect("a URI"))];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             let key = KeyPair::generate().expect("a key");
