@@ -28,6 +28,11 @@ ci:
 fuzz TARGET="" SECONDS="60":
     cargo fuzz {{ if TARGET == "" { "list" } else { "run -s none " + TARGET + " -- -rss_limit_mb=4096 -max_total_time=" + SECONDS } }}
 
+# What a request costs beside Envoy, and how fast a change reaches the last of many proxies; both as tables.
+bench:
+    cargo bench --profile dist -p meshlab-proxy --bench side_by_side
+    cargo bench -p meshlab-control --bench convergence
+
 # Licences, advisories and duplicate crates.
 deny:
     cargo deny check
