@@ -73,7 +73,7 @@ impl NodeAgent for Kubelet {
         let (out, stdout) = pipe();
         let (err, stderr) = pipe();
         let (exited, exit) = oneshot::channel();
-        tokio::spawn(relay(log.attach(), out, err, exited));
+        tokio::spawn(relay(log.attach(tty), out, err, exited));
         let resize = running.terminal.map(forward_sizes);
         Ok(ExecSession {
             stdin: stdin.map(|stdin| Box::new(stdin) as Writer),

@@ -78,10 +78,13 @@ impl Log {
         (LogWriter { log: self.clone(), stream, _written: Some(written) }, done)
     }
 
-    /// Everything written from now on, as it is written.
-    pub(crate) fn attach(&self) -> Attached {
-        let attached = self.attached.add();
-        if self.lines.lock().ended {
+    /// Everything written from now on, as it is written. At a terminal the line that is not finished comes first: a shell's prompt,
+    /// which a real one draws anew when it learns the size of the client's terminal.
+    pub(crate) fn attach(&self, terminal: bool) -> Attached {
+        let lines = self.lines.lock();
+        let prompt = Bytes::copy_from_slice(&lines.unfinished[Stream::Out as usize]);
+        let attached = self.attached.add((terminal && !prompt.is_empty()).then_some((Stream::Out, prompt)));
+        if lines.ended {
             self.attached.end();
         }
         attached
@@ -102,29 +105,17 @@ impl Log {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn write(&self, stream: Stream, bytes: &[u8]) {
-        let time = Timestamp::now();
+    /// Writes once all attached clients have room.
+    fn poll_write(&self, stream: Stream, bytes: &[u8], context: &Context<'_>) -> Poll<()> {
+        // Both under one lock, so that a client who comes now misses nothing and sees nothing twice.
         let mut lines = self.lines.lock();
-        let mut unfinished = std::mem::take(&mut lines.unfinished[stream as usize]);
-        let mut added = false;
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            unfinished.extend_from_slice(piece);
-            if unfinished.ends_with(b"\n") {
-                unfinished.pop();
-                lines.push(std::mem::take(&mut unfinished).into(), true, time);
-                added = true;
-            }
-            while unfinished.len() >= LONGEST_PIECE {
-                let rest = unfinished.split_off(LONGEST_PIECE);
-                lines.push(std::mem::replace(&mut unfinished, rest).into(), false, time);
-                added = true;
-            }
-        }
-        lines.unfinished[stream as usize] = unfinished;
+        ready!(self.attached.poll_send(stream, bytes, context));
+        let added = lines.write(stream, bytes);
         drop(lines);
         if added {
             self.changed.send_modify(|count| *count += 1);
         }
+        Poll::Ready(())
     }
 
     /// The last lines, at most so many and so many bytes of them.
@@ -169,6 +160,28 @@ fn since(options: &LogOptions) -> Timestamp {
 }
 
 impl Lines {
+    /// Whether there are new lines.
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> bool {
+        let time = Timestamp::now();
+        let mut unfinished = std::mem::take(&mut self.unfinished[stream as usize]);
+        let mut added = false;
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            unfinished.extend_from_slice(piece);
+            if unfinished.ends_with(b"\n") {
+                unfinished.pop();
+                self.push(std::mem::take(&mut unfinished).into(), true, time);
+                added = true;
+            }
+            while unfinished.len() >= LONGEST_PIECE {
+                let rest = unfinished.split_off(LONGEST_PIECE);
+                self.push(std::mem::replace(&mut unfinished, rest).into(), false, time);
+                added = true;
+            }
+        }
+        self.unfinished[stream as usize] = unfinished;
+        added
+    }
+
     fn push(&mut self, text: Bytes, whole: bool, time: Timestamp) {
         self.bytes += text.len() + PER_LINE;
         self.lines.push_back(Line { time, text, whole });
@@ -225,8 +238,7 @@ pub(crate) struct LogWriter {
 
 impl AsyncWrite for LogWriter {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.log.attached.poll_send(self.stream, bytes, context));
-        self.log.write(self.stream, bytes);
+        ready!(self.log.poll_write(self.stream, bytes, context));
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -242,6 +254,12 @@ impl AsyncWrite for LogWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Log {
+        fn write(&self, stream: Stream, bytes: &[u8]) {
+            assert!(self.poll_write(stream, bytes, &Context::from_waker(std::task::Waker::noop())).is_ready());
+        }
+    }
 
     async fn shown(log: &Log, options: LogOptions) -> String {
         let mut text = Vec::new();
@@ -290,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn attached_clients_miss_nothing_and_hold_the_container_back() {
         let log = Log::new();
-        let (mut slow, gone) = (log.attach(), log.attach());
+        let (mut slow, gone) = (log.attach(false), log.attach(false));
         let mut writer = log.writer(Stream::Out);
         let ender = log.clone();
         let writing = tokio::spawn(async move {
@@ -308,7 +326,17 @@ mod tests {
         }
         assert_eq!(bytes, 1_000_000);
         writing.await.unwrap();
-        assert_eq!(log.attach().next().await, None, "it has ended");
+        assert_eq!(log.attach(false).next().await, None, "it has ended");
+    }
+
+    #[tokio::test]
+    async fn a_terminal_shows_the_prompt_that_was_there_before() {
+        let log = Log::new();
+        log.write(Stream::Out, b"welcome\n/ # ");
+        let (mut terminal, mut plain) = (log.attach(true), log.attach(false));
+        log.write(Stream::Out, b"ls\n");
+        assert_eq!(terminal.next().await.unwrap().1, "/ # ");
+        assert_eq!((terminal.next().await.unwrap().1, plain.next().await.unwrap().1), ("ls\n".into(), "ls\n".into()));
     }
 
     #[tokio::test]

@@ -17,9 +17,10 @@ const AHEAD: usize = 64 << 10;
 pub(super) struct AttachedClients(Arc<Mutex<Vec<Arc<Queue>>>>);
 
 impl AttachedClients {
-    /// One more client, who sees everything from now on.
-    pub(super) fn add(&self) -> Attached {
+    /// One more client, who sees `first` and everything from now on.
+    pub(super) fn add(&self, first: Option<Piece>) -> Attached {
         let queue = Arc::new(Queue::default());
+        first.into_iter().for_each(|piece| queue.push(piece));
         self.0.lock().push(queue.clone());
         Attached(queue)
     }
