@@ -231,7 +231,7 @@ fn walk_operator(
     Ok(())
 }
 
-fn is_operators(fields: &Map<String, Value>) -> bool {
+pub(crate) fn is_operators(fields: &Map<String, Value>) -> bool {
     !fields.is_empty() && fields.keys().all(|key| key.starts_with('$'))
 }
 

@@ -1,6 +1,7 @@
 //! The format of a check file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use meshlab_probe_protocol::HttpRequest;
@@ -42,6 +43,9 @@ pub struct Check {
     /// How long to wait for it (`converge`) or to watch it (`hold`), in milliseconds.
     #[serde(default = "default_deadline")]
     pub deadline_ms: u64,
+    /// The expectation is the answer to a puzzle: it is told to nobody, nor is the edit that would pass.
+    #[serde(default)]
+    pub secret: bool,
     /// How to look.
     pub probe: Probe,
     /// What must be seen.
@@ -67,6 +71,8 @@ pub enum Mode {
     Assert,
     /// Must hold every time it is looked at until the deadline.
     Hold,
+    /// Must hold every time it is looked at, as long as the other checks of the run are under way.
+    Safeguard,
 }
 
 /// The positive control of a negative check.
@@ -94,6 +100,10 @@ pub struct Misconception {
     pub when: Value,
     /// What to tell the learner.
     pub hint: Text,
+    /// What the object that `probe` looks at lacks or has too much, as a JSON merge patch: the smallest edit that would pass.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
+    pub edit: Option<Value>,
 }
 
 /// Ways of looking. Each yields one JSON value that expectations are compared with.
@@ -112,6 +122,35 @@ pub enum Probe {
     Traces(TracesProbe),
     /// A container's log.
     Log(LogProbe),
+}
+
+impl fmt::Display for Probe {
+    /// What is looked at: `Namespace webapp`, `GET http://webapp-service/ from mesh`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource(probe) => {
+                write!(formatter, "{}", probe.kind)?;
+                match (&probe.namespace, &probe.name) {
+                    (Some(namespace), Some(name)) => write!(formatter, " {namespace}/{name}"),
+                    (None, Some(name)) => write!(formatter, " {name}"),
+                    (Some(namespace), None) => write!(formatter, "s in namespace {namespace}"),
+                    (None, None) => write!(formatter, "s"),
+                }
+            }
+            Self::Traffic(TrafficProbe { from, request, .. }) | Self::Split(SplitProbe { from, request, .. }) => {
+                write!(formatter, "{} {}", request.method, request.url)?;
+                for (name, value) in request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("authorization")) {
+                    write!(formatter, ", {name}: {value}")?;
+                }
+                write!(formatter, ", from {from}")
+            }
+            Self::Metrics(probe) => formatter.write_str(&probe.query),
+            Self::Traces(probe) => write!(formatter, "traces of {}", probe.service),
+            Self::Log(probe) => {
+                write!(formatter, "log of {} in pods {} of namespace {}", probe.container, probe.label_selector, probe.namespace)
+            }
+        }
+    }
 }
 
 /// One object by `name`, or a list of them. Yields the object (null if there is none), or `{count, items}`.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use futures::stream::{FuturesUnordered, StreamExt};
 use meshlab_probe_protocol::Outcome;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::assertion::{self, Mismatch};
 use crate::check::{Check, Control, Mode, SplitProbe};
 use crate::probe::{ProbeError, Prober, field, observation, send};
 use crate::sequential::{Decision, SplitTest};
-use crate::{CheckResult, Probe, Report, Text, Verdict};
+use crate::{CheckResult, ObjectEdit, Probe, Report, Text, Verdict, edit};
 
 /// Between two looks at a check that converges or holds.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -33,16 +34,22 @@ pub async fn run(lab: &str, prober: &Prober, checks: &[(String, Check)], mut on_
     let mut results: BTreeMap<usize, CheckResult> = BTreeMap::new();
     let mut waiting: Vec<usize> = (0..checks.len()).collect();
     let mut running = FuturesUnordered::new();
+    let mut busy = 0;
+    let (alone, others) = watch::channel(false);
     loop {
         let mut blocked = Vec::new();
         for index in std::mem::take(&mut waiting) {
             let (step, check) = &checks[index];
             match readiness(check, checks, &results) {
-                Readiness::Ready if running.len() < AT_ONCE => running.push(async move {
-                    let started = Instant::now();
-                    let verdict = judge(prober, check).await;
-                    (index, result(step, check, verdict, started.elapsed()))
-                }),
+                Readiness::Ready if busy < AT_ONCE || check.mode == Mode::Safeguard => {
+                    busy += usize::from(check.mode != Mode::Safeguard);
+                    let others = others.clone();
+                    running.push(async move {
+                        let started = Instant::now();
+                        let verdict = judge(prober, check, others).await;
+                        (index, result(step, check, verdict, started.elapsed()))
+                    });
+                }
                 Readiness::Ready | Readiness::Waits => blocked.push(index),
                 Readiness::Hopeless(because) => {
                     let result = result(step, check, Verdict::Skipped { because }, Duration::ZERO);
@@ -52,8 +59,11 @@ pub async fn run(lab: &str, prober: &Prober, checks: &[(String, Check)], mut on_
             }
         }
         waiting = blocked;
+        // Safeguards hold until nothing else is under way.
+        alone.send_replace(busy == 0);
         match running.next().await {
             Some((index, result)) => {
+                busy -= usize::from(checks[index].1.mode != Mode::Safeguard);
                 on_result(&result);
                 results.insert(index, result);
             }
@@ -111,22 +121,44 @@ struct Look {
     mismatches: Vec<Mismatch>,
 }
 
-async fn judge(prober: &Prober, check: &Check) -> Verdict {
+async fn judge(prober: &Prober, check: &Check, others: watch::Receiver<bool>) -> Verdict {
     let verdict = match (&check.probe, check.mode) {
         (Probe::Split(split), _) => sample(prober, split).await,
         (_, Mode::Assert) => look(prober, check).await.map(conclude),
         (_, Mode::Converge) => converge(prober, check).await,
-        (_, Mode::Hold) => hold(prober, check).await,
+        (_, Mode::Hold) => {
+            let deadline = Instant::now() + check.deadline();
+            hold(prober, check, || Instant::now() >= deadline).await
+        }
+        (_, Mode::Safeguard) => hold(prober, check, || *others.borrow()).await,
     };
     match verdict {
-        Ok(Verdict::Fail { mismatches, seen, .. }) => {
-            let hints = misconceptions(prober, check, &seen).await;
-            let seen = if check.expect.is_null() { seen } else { assertion::prune(&check.expect, &seen) };
-            Verdict::Fail { mismatches, seen, hints }
-        }
+        Ok(Verdict::Fail { mismatches, seen, .. }) => explain(prober, check, mismatches, seen).await,
         Ok(verdict) => verdict,
         Err(error) => Verdict::Error { message: error.message, hint: error.hint },
     }
+}
+
+/// A failure with all that helps: what was looked at, what should be there, the hints that fit, and the smallest edit.
+async fn explain(prober: &Prober, check: &Check, mismatches: Vec<String>, seen: Value) -> Verdict {
+    let (hints, edit_of_hint) = misconceptions(prober, check, &seen).await;
+    let about = check.probe.to_string();
+    let pruned = if check.expect.is_null() { seen.clone() } else { assertion::prune(&check.expect, &seen) };
+    if check.secret {
+        // Each line says where, and what was seen there, but not what should be.
+        let hide = |line: &String| match (line.split_once(": expected "), line.rsplit_once("got ")) {
+            (Some((path, _)), Some((_, got))) => format!("{path}: got {got}"),
+            (Some((path, _)), None) => format!("{path}: it is not there"),
+            (None, _) => line.clone(),
+        };
+        let mismatches = mismatches.iter().map(hide).collect();
+        return Verdict::Fail { mismatches, about, expected: Value::Null, seen: pruned, edit: None, hints };
+    }
+    let edit = edit_of_hint.or_else(|| match &check.probe {
+        Probe::Resource(probe) => ObjectEdit::of(probe, edit::smallest(&check.expect, &seen)?),
+        _ => None,
+    });
+    Verdict::Fail { mismatches, about, expected: check.expect.clone(), seen: pruned, edit: edit.map(Box::new), hints }
 }
 
 async fn look(prober: &Prober, check: &Check) -> Result<Look, ProbeError> {
@@ -155,8 +187,46 @@ fn conclude(look: Look) -> Verdict {
     if look.mismatches.is_empty() {
         return Verdict::Pass;
     }
-    let mismatches = look.mismatches.iter().map(Mismatch::to_string).collect();
-    Verdict::Fail { mismatches, seen: look.seen, hints: Vec::new() }
+    with_seen(summarise(&look.mismatches), look.seen)
+}
+
+fn with_seen(mismatches: Vec<String>, seen: Value) -> Verdict {
+    match Verdict::fail(mismatches) {
+        Verdict::Fail { mismatches, about, expected, edit, hints, .. } => {
+            Verdict::Fail { mismatches, about, expected, seen, edit, hints }
+        }
+        verdict => verdict,
+    }
+}
+
+/// One line for each mismatch; those of a list's items that are alike are one line, with their number.
+fn summarise(mismatches: &[Mismatch]) -> Vec<String> {
+    let mut lines: Vec<(String, usize, String)> = Vec::new();
+    for mismatch in mismatches {
+        let general = Mismatch { path: any_item(&mismatch.path), ..mismatch.clone() }.to_string();
+        match lines.iter_mut().find(|(other, _, _)| *other == general) {
+            Some((_, count, _)) => *count += 1,
+            None => lines.push((general, 1, mismatch.to_string())),
+        }
+    }
+    let line =
+        |(general, count, exact): (String, usize, String)| if count == 1 { exact } else { format!("{general} ({count} times)") };
+    lines.into_iter().map(line).collect()
+}
+
+/// `responses[3].status` → `responses[*].status`.
+fn any_item(path: &str) -> String {
+    let mut general = String::new();
+    for (number, piece) in path.split('[').enumerate() {
+        match piece.split_once(']') {
+            Some((index, rest)) if number > 0 && index.bytes().all(|byte| byte.is_ascii_digit()) => {
+                general.push_str(&format!("[*]{rest}"));
+            }
+            _ if number > 0 => general.push_str(&format!("[{piece}")),
+            _ => general.push_str(piece),
+        }
+    }
+    general
 }
 
 async fn converge(prober: &Prober, check: &Check) -> Result<Verdict, ProbeError> {
@@ -171,11 +241,12 @@ async fn converge(prober: &Prober, check: &Check) -> Result<Verdict, ProbeError>
     }
 }
 
-async fn hold(prober: &Prober, check: &Check) -> Result<Verdict, ProbeError> {
-    let deadline = tokio::time::Instant::now() + check.deadline();
+async fn hold(prober: &Prober, check: &Check, is_over: impl Fn() -> bool) -> Result<Verdict, ProbeError> {
     loop {
+        // What is over by now is looked at once more: what changed last counts, too.
+        let is_last = is_over();
         let last = look(prober, check).await?;
-        if !last.mismatches.is_empty() || tokio::time::Instant::now() >= deadline {
+        if !last.mismatches.is_empty() || is_last {
             return Ok(conclude(last));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -222,7 +293,7 @@ async fn sample_once(prober: &Prober, split: &SplitProbe) -> Result<Verdict, Pro
             let seen_shares: BTreeMap<&str, f64> = test.shares().into_iter().map(|(name, (_, seen))| (name, seen)).collect();
             let seen = json!({"shares": seen_shares, "requests": test.samples(), "odd": odd});
             let why = format!("{category:?} does not have the share it should: {}", shares(&test));
-            Ok(Verdict::Fail { mismatches: vec![why], seen, hints: Vec::new() })
+            Ok(with_seen(vec![why], seen))
         }
         Decision::Undecided => Err(ProbeError::new("the test ended without a decision")),
     }
@@ -245,8 +316,10 @@ fn shares(test: &SplitTest) -> String {
     format!("{}, of {} requests", shares.join(", "), test.samples())
 }
 
-async fn misconceptions(prober: &Prober, check: &Check, seen: &Value) -> Vec<(String, Text)> {
+/// The hints that fit, and the edit that the first of them knows.
+async fn misconceptions(prober: &Prober, check: &Check, seen: &Value) -> (Vec<(String, Text)>, Option<ObjectEdit>) {
     let mut hints = Vec::new();
+    let mut edit = None;
     for misconception in &check.misconceptions {
         let looked;
         let seen = match &misconception.probe {
@@ -262,7 +335,33 @@ async fn misconceptions(prober: &Prober, check: &Check, seen: &Value) -> Vec<(St
         };
         if assertion::compare(&misconception.when, seen).is_ok_and(|mismatches| mismatches.is_empty()) {
             hints.push((misconception.id.clone(), misconception.hint.clone()));
+            let probe = misconception.probe.as_ref().unwrap_or(&check.probe);
+            if let (None, Probe::Resource(probe), Some(patch)) = (&edit, probe, &misconception.edit) {
+                edit = ObjectEdit::of(probe, patch.clone());
+            }
         }
     }
-    hints
+    (hints, edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mismatches_that_are_alike_are_one_line() {
+        let mismatch =
+            |path: &str, actual: Value| Mismatch { path: path.to_owned(), expected: "200".to_owned(), actual: Some(actual) };
+        let mismatches = [
+            mismatch("responses[0].status", json!(503)),
+            mismatch("responses[1].status", json!(503)),
+            mismatch("responses[2].status", json!(404)),
+            mismatch("labels[\"a.b\"]", json!(1)),
+        ];
+        insta::assert_snapshot!(summarise(&mismatches).join("\n"), @r#"
+        responses[*].status: expected 200, got 503 (2 times)
+        responses[2].status: expected 200, got 404
+        labels["a.b"]: expected 200, got 1
+        "#);
+    }
 }

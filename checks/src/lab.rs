@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Check, CheckFile, Language, LogProbe, Probe, Text, TracesProbe, assertion};
+use crate::{Check, CheckFile, Language, LogProbe, Mode, Probe, Text, TracesProbe, assertion};
 
 /// The newest lab format this version understands.
 pub const FORMAT: u32 = 1;
@@ -274,7 +274,9 @@ impl Step {
             let picture = format!("picture.{language}.svg");
             match self.pictures.get(language.tag()) {
                 None => problems.push(format!("step {step}: {picture} is missing")),
-                Some(svg) if !svg.contains("<title") => problems.push(format!("step {step}: {picture} has no title to be read out")),
+                Some(svg) if !svg.contains("<title") => {
+                    problems.push(format!("step {step}: {picture} has no title to be read out"))
+                }
                 Some(_) if !self.text[language.tag()].contains(&format!("]({picture})")) => {
                     problems.push(format!("step {step}: the text in {language} does not show {picture}"));
                 }
@@ -284,8 +286,19 @@ impl Step {
         if self.checks.is_empty() {
             problems.push(format!("step {step}: an empty set of checks proves nothing"));
         }
+        let safeguards: BTreeSet<&str> =
+            self.checks.iter().filter(|check| check.mode == Mode::Safeguard).map(|check| check.id.as_str()).collect();
         for check in &self.checks {
             let mut problem = |text: String| problems.push(format!("check {}: {text}", check.id));
+            for need in check.needs.iter().filter(|need| safeguards.contains(need.as_str())) {
+                problem(format!("needs {need:?}, a safeguard, which only ends when all others did"));
+            }
+            for misconception in check.misconceptions.iter().filter(|misconception| misconception.edit.is_some()) {
+                match misconception.probe.as_ref().unwrap_or(&check.probe) {
+                    Probe::Resource(probe) if probe.name.is_some() => {}
+                    _ => problem(format!("misconception {:?} edits, but looks at no single object", misconception.id)),
+                }
+            }
             for need in check.needs.iter().filter(|need| !known.contains(need.as_str())) {
                 problem(format!("needs {need:?}, which is no check of this lab"));
             }

@@ -4,6 +4,7 @@
 
 pub mod assertion;
 mod check;
+mod edit;
 mod engine;
 mod lab;
 mod probe;
@@ -16,6 +17,7 @@ pub use check::{
     Check, CheckFile, Control, LogProbe, MetricsProbe, Misconception, Mode, Probe, ResourceProbe, SplitProbe, TracesProbe,
     TrafficProbe,
 };
+pub use edit::ObjectEdit;
 pub use engine::run;
 pub use lab::{Client, ControlCase, Edit, FORMAT, Lab, LabError, LabFile, LabSource, Manifest, Page, PageFile, Step, StepFile};
 pub use probe::{ProbeError, Prober};

@@ -2,8 +2,8 @@
 //!
 //! Wald's sequential probability ratio test: each category's share `p` is tested against `p + δ` and against `p - δ` as the
 //! requests come in, and sampling stops as soon as the evidence is strong enough either way. Nothing is retried until it is
-//! green: at most [`SAMPLES`] are judged, and the verdict is wrong with a probability of at most [`ERROR_RATE`] in each direction. A true 60/40 does not pass for 50/50, and
-//! a true 95/5 does not fail.
+//! green: at most [`SAMPLES`] are judged, and the verdict is wrong with a probability of at most [`ERROR_RATE`] in each direction.
+//! A true 60/40 does not pass for 50/50, and a true 95/5 does not fail. The tests compute these probabilities exactly.
 
 use std::collections::BTreeMap;
 
@@ -178,26 +178,96 @@ mod tests {
         (test.decision(), test.samples())
     }
 
-    /// Wrong verdicts in 1,000 runs. At an error rate of 1 in 10,000, two or more happen with a probability below 0.5 %.
-    fn wrong(expected: (u32, u32), truth: f64, should_pass: bool) -> usize {
-        let expected = split(expected.0, expected.1);
-        (0..1_000).filter(|seed| (run(&expected, truth, seed * 7919).0 == Decision::AsExpected) != should_pass).count()
+    /// How one sample of a split in two ends, exactly.
+    #[derive(Debug, Clone, Copy, Default)]
+    struct Ends {
+        pass: f64,
+        fail: f64,
+        /// Nothing is decided after [`LONGEST`] requests.
+        open: f64,
+    }
+
+    /// As many requests as the engine sends before it says that a split cannot be told.
+    const LONGEST: usize = 20_000;
+
+    /// Follows all ways that the requests can go at once. Of a split in two, one category tells all: its share is tested against
+    /// more and against less, and the other category's tests are the same two. As long as a test is open, its ratio follows from
+    /// the requests and the hits so far; so a way is told by these and by which of the two tests is still open.
+    fn ends(percent: u32, truth: f64) -> Ends {
+        let test = SplitTest::new(&split(100 - percent, percent), None);
+        let category = &test.categories["v2"];
+        let tests = [&category.above, &category.below].map(|test| test.as_ref().expect("an alternative on both sides"));
+        // Way → probability; bit 0: the test against more is open, bit 1: the one against less.
+        let mut open: [BTreeMap<usize, f64>; 4] = Default::default();
+        open[3].insert(0, 1.0);
+        let mut ends = Ends::default();
+        for requests in 1..=LONGEST {
+            let mut next: [BTreeMap<usize, f64>; 4] = Default::default();
+            for (tests_open, ways) in open.iter().enumerate() {
+                for (&hits, &probability) in ways {
+                    for (hit, chance) in [(1, truth), (0, 1.0 - truth)] {
+                        let (hits, probability) = (hits + hit, probability * chance);
+                        let mut still_open = tests_open;
+                        let mut is_off = false;
+                        for (bit, ratio) in tests.iter().enumerate().filter(|(bit, _)| tests_open & 1 << bit != 0) {
+                            let log_ratio = hits as f64 * ratio.hit + (requests - hits) as f64 * ratio.miss;
+                            is_off |= log_ratio >= test.boundary;
+                            still_open &= if log_ratio <= -test.boundary { !(1 << bit) } else { !0 };
+                        }
+                        match (is_off, still_open) {
+                            (true, _) => ends.fail += probability,
+                            (false, 0) => ends.pass += probability,
+                            // Too improbable to matter, all of them together.
+                            (false, _) if probability < 1e-16 => ends.open += probability,
+                            (false, open) => *next[open].entry(hits).or_default() += probability,
+                        }
+                    }
+                }
+            }
+            open = next;
+            if open.iter().all(BTreeMap::is_empty) {
+                break;
+            }
+        }
+        ends.open += open.iter().flat_map(BTreeMap::values).sum::<f64>();
+        ends
+    }
+
+    /// What a verdict of up to [`SAMPLES`] samples may be: a pass if one of them passes, a failure if all fail.
+    fn verdict(percent: u32, truth: f64) -> Ends {
+        let one = ends(percent, truth);
+        let pass = 1.0 - (1.0 - one.pass).powi(2);
+        Ends { pass, fail: one.fail.powi(2), open: 1.0 - pass - one.fail.powi(2) }
     }
 
     #[test]
-    fn true_splits_pass() {
-        assert!(wrong((50, 50), 0.5, true) < 2);
-        assert!(wrong((95, 5), 0.05, true) < 2);
-        assert!(wrong((90, 10), 0.10, true) < 2);
+    fn a_true_60_40_never_passes_for_50_50_and_a_true_95_5_never_fails() {
+        for percent in [50, 5] {
+            let right = verdict(percent, f64::from(percent) / 100.0);
+            assert!(right.fail <= ERROR_RATE && right.pass >= 1.0 - ERROR_RATE, "{percent}: {right:?}");
+        }
+        for (percent, truth) in [(50, 0.6), (50, 0.4), (5, 0.09), (5, 0.01), (5, 0.2), (5, 0.95)] {
+            let wrong = verdict(percent, truth);
+            assert!(wrong.pass <= ERROR_RATE && wrong.fail >= 1.0 - 2.0 * ERROR_RATE, "{percent} of {truth}: {wrong:?}");
+        }
     }
 
-    #[test]
-    fn splits_beyond_the_margin_fail() {
-        assert!(wrong((50, 50), 0.6, false) < 2);
-        assert!(wrong((50, 50), 0.4, false) < 2);
-        assert!(wrong((95, 5), 0.09, false) < 2);
-        assert!(wrong((95, 5), 0.01, false) < 2);
-        assert_eq!(wrong((95, 5), 0.95, false), 0, "weights on the wrong subset");
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 6, ..Default::default() })]
+
+        /// For any weight, what is right passes, and what is off by the margin or more, on either side, does not.
+        #[test]
+        fn both_error_rates_hold_for_any_weight(percent in 3u32..=97, off in 1.0..1.5f64, above: bool) {
+            let share = f64::from(percent) / 100.0;
+            let right = verdict(percent, share);
+            proptest::prop_assert!(right.fail <= ERROR_RATE, "{percent}: {right:?}");
+            let distance = off * default_margin(share);
+            let truth = if above { share + distance } else { share - distance };
+            if (0.0..=1.0).contains(&truth) {
+                let wrong = verdict(percent, truth);
+                proptest::prop_assert!(wrong.pass <= ERROR_RATE, "{percent} of {truth}: {wrong:?}");
+            }
+        }
     }
 
     #[test]
@@ -214,7 +284,7 @@ mod tests {
     #[test]
     fn a_split_needs_a_few_hundred_requests() {
         let mean = |expected: (u32, u32), truth: f64| {
-            (0..200).map(|seed| run(&split(expected.0, expected.1), truth, seed).1).sum::<u64>() / 200
+            (0..20).map(|seed| run(&split(expected.0, expected.1), truth, seed).1).sum::<u64>() / 20
         };
         assert!((300..1_500).contains(&mean((50, 50), 0.5)), "{}", mean((50, 50), 0.5));
         assert!((300..2_500).contains(&mean((95, 5), 0.05)), "{}", mean((95, 5), 0.05));

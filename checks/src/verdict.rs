@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::Text;
+use crate::{ObjectEdit, Text};
 
 /// The four ways a check can end. What could not be measured is an error, never a pass.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,8 +18,15 @@ pub enum Verdict {
     Fail {
         /// Where expectation and observation part, one line each.
         mismatches: Vec<String>,
+        /// What was looked at: an object with namespace and name, a request, a query.
+        about: String,
+        /// What must be seen; null if it is a secret, and for splits.
+        expected: Value,
         /// What was seen, cut down to what the expectation speaks of.
         seen: Value,
+        /// The smallest edit that would pass, where that can be known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        edit: Option<Box<ObjectEdit>>,
         /// Misconceptions that fit what was seen: id and hint.
         hints: Vec<(String, Text)>,
     },
@@ -35,6 +42,14 @@ pub enum Verdict {
         /// How to mend it.
         hint: Option<String>,
     },
+}
+
+impl Verdict {
+    /// A failure of which no more is known than where it parts from what was expected.
+    pub fn fail(mismatches: Vec<String>) -> Self {
+        let (about, expected, seen) = (String::new(), Value::Null, Value::Null);
+        Self::Fail { mismatches, about, expected, seen, edit: None, hints: Vec::new() }
+    }
 }
 
 /// A check's verdict, with what a report needs of the check.

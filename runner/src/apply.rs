@@ -8,6 +8,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, ApiResource, Scope};
 use kube::{Client, discovery};
+use meshlab_checks::ObjectEdit;
 use serde_json::Value;
 
 use crate::error::{CommandError, Hint};
@@ -23,8 +24,10 @@ const KIND_DEADLINE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Where the YAML is malformed, with file, line and column.
 pub fn documents(name: &str, yaml: &str) -> Result<Vec<Value>, CommandError> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(yaml).map_err(|error| CommandError::failed(format!("{name}: {error}")))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).map_err(|error| {
+        let error = error.to_string();
+        CommandError::failed(format!("{name}: {}", error.strip_prefix("error: ").unwrap_or(&error)))
+    })?;
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }
 
@@ -36,7 +39,8 @@ pub async fn apply(client: &Client, objects: &[Value]) -> Result<(), CommandErro
     let (first, rest): (Vec<&Value>, Vec<&Value>) =
         objects.iter().partition(|object| matches!(object["kind"].as_str(), Some("Namespace" | "CustomResourceDefinition")));
     // A kind may still be on its way only if its definition was applied just now.
-    let patience = if first.iter().any(|object| object["kind"] == "CustomResourceDefinition") { KIND_DEADLINE } else { Duration::ZERO };
+    let patience =
+        if first.iter().any(|object| object["kind"] == "CustomResourceDefinition") { KIND_DEADLINE } else { Duration::ZERO };
     for phase in [first, rest] {
         let resources = resolve(client, &phase, patience).await?;
         try_join_all(phase.iter().zip(&resources).map(|(object, kind)| apply_one(client, object, kind))).await?;
@@ -102,6 +106,21 @@ async fn apply_one(client: &Client, object: &Value, (resource, capabilities): &K
         let error = CommandError::from(error);
         CommandError { message: format!("{} {namespace}/{name}: {}", resource.kind, error.message), ..error }
     })
+}
+
+/// Makes an edit of one object, as `kubectl patch --type merge` does.
+///
+/// # Errors
+/// What the API server refuses.
+pub(crate) async fn patch(client: &Client, edit: &ObjectEdit) -> Result<(), CommandError> {
+    let (group, version) = edit.api_version.split_once('/').unwrap_or(("", &edit.api_version));
+    let (resource, _) = discovery::oneshot::pinned_kind(client, &GroupVersionKind::gvk(group, version, &edit.kind)).await?;
+    let api: Api<DynamicObject> = match &edit.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    api.patch(&edit.name, &PatchParams::default(), &Patch::Merge(&edit.patch)).await?;
+    Ok(())
 }
 
 /// Deletes objects; one that is not there, or whose kind is not, is no error.

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use meshlab_checks::{Check, ControlCase, Lab, Mode, Prober, Step, Verdict};
+use meshlab_checks::{Check, ControlCase, Lab, Mode, ObjectEdit, Prober, Step, Verdict};
 
-use crate::apply::{apply, delete};
+use crate::apply::{apply, delete, patch};
 use crate::error::CommandError;
 use crate::serve::{self, LabCluster};
 use crate::steps::{self, objects};
@@ -101,7 +101,10 @@ impl<'a> StepTest<'a> {
             steps::restart(&client, &self.step.file.restart).await?;
         }
 
-        let (holds, finding) = self.fails_at(case).await;
+        let (mut holds, mut finding, edit) = self.fails_at(case).await;
+        if let (true, Some(edit)) = (holds, edit) {
+            (holds, finding) = self.edit_passes(case, &edit).await?;
+        }
         let refused = refused.map_or_else(String::new, |error| format!(" (refused when applied: {})", error.message));
         self.findings.push((holds, format!("control {}: {finding}{refused}", case.name)));
 
@@ -115,27 +118,38 @@ impl<'a> StepTest<'a> {
 
     /// Looks at the named check until it fails as it should, or for so long that it never will: what was applied takes a moment
     /// to reach every proxy.
-    async fn fails_at(&self, case: &ControlCase) -> (bool, String) {
+    async fn fails_at(&self, case: &ControlCase) -> (bool, String, Option<ObjectEdit>) {
         let Some(check) = self.step.checks.iter().find(|check| check.id == case.fails) else {
-            return (false, format!("{} is no check of this step", case.fails));
+            return (false, format!("{} is no check of this step", case.fails), None);
         };
         let check = Check { mode: Mode::Assert, ..check.clone() };
         let deadline = tokio::time::Instant::now() + CONTROL_DEADLINE;
         loop {
             let verdict = self.run(std::slice::from_ref(&check)).await.pop();
             let finding = match verdict {
-                Some((_, Verdict::Fail { hints, .. })) => match &case.told {
+                Some((_, Verdict::Fail { hints, edit, .. })) => match &case.told {
                     Some(wanted) if !hints.iter().any(|(id, _)| id == wanted) => format!("fails, but is not told {wanted:?}"),
-                    _ => return (true, "fails where it should".to_owned()),
+                    _ => return (true, "fails where it should".to_owned(), edit.map(|edit| *edit)),
                 },
                 Some((_, verdict)) => format!("should fail at {}, but: {}", case.fails, explain(&verdict)),
                 None => format!("{} was not looked at", case.fails),
             };
             if tokio::time::Instant::now() >= deadline {
-                return (false, finding);
+                return (false, finding, None);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// The smallest edit that a learner is told must make the check pass.
+    async fn edit_passes(&self, case: &ControlCase, edit: &ObjectEdit) -> Result<(bool, String), CommandError> {
+        patch(&self.cluster.client(), edit).await?;
+        let check: Vec<Check> = self.step.checks.iter().filter(|check| check.id == case.fails).cloned().collect();
+        Ok(match self.run(&check).await.pop() {
+            Some((_, Verdict::Pass)) => (true, "fails where it should, and passes after the smallest edit".to_owned()),
+            Some((_, verdict)) => (false, format!("does not pass after `{edit}`: {}", explain(&verdict))),
+            None => (false, format!("{} was not looked at", case.fails)),
+        })
     }
 
     fn is_solution(&self, object: &serde_json::Value) -> bool {

@@ -4,7 +4,7 @@ mod github;
 mod junit;
 mod text;
 
-pub use text::{Style, result_text, summary_text};
+pub use text::{Style, result_markdown, result_text, summary_text};
 
 use crate::{Language, Report};
 

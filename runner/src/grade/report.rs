@@ -5,7 +5,7 @@ use std::fmt::Write;
 use meshlab_checks::report::{self, Style};
 use meshlab_checks::{CheckResult, Language, Report, Text, Verdict};
 use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
 use super::Graded;
@@ -131,7 +131,7 @@ fn junit(all: &[Graded], language: Language) -> String {
             results.push(made_up(&format!("{}/submission", graded.name), "graded", "The submission can be graded", verdict));
         }
         for problem in &graded.problems {
-            let verdict = Verdict::Fail { mismatches: vec![problem.message.clone()], seen: Value::Null, hints: Vec::new() };
+            let verdict = Verdict::fail(vec![problem.message.clone()]);
             let id = if problem.file.is_empty() { "restart" } else { &problem.file };
             results.push(made_up(
                 &format!("{}/{} files", graded.name, problem.step),
@@ -205,6 +205,8 @@ fn cell(text: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use serde_json::Value;
+
     use super::super::Problem;
     use super::*;
 
@@ -216,8 +218,7 @@ mod tests {
     }
 
     fn grades() -> Vec<Graded> {
-        let fail =
-            Verdict::Fail { mismatches: vec!["status: expected 200, got 503".to_owned()], seen: Value::Null, hints: Vec::new() };
+        let fail = Verdict::fail(vec!["status: expected 200, got 503".to_owned()]);
         let report = |results| Report { lab: "phase3".to_owned(), results };
         let problem = Problem { step: "routing".to_owned(), file: "02.yaml".to_owned(), message: "line 3, \"a\"".to_owned() };
         let graded = |name: &str, problems, results| Graded {
@@ -236,17 +237,63 @@ mod tests {
 
     #[test]
     fn grades_for_people() {
-        insta::assert_snapshot!(render(&grades(), Format::Text, Language::En, Style::Plain), @"");
+        insta::assert_snapshot!(render(&grades(), Format::Text, Language::En, Style::Plain), @r#"
+        == alice
+        2 passed — points 4/4
+
+        == =bob
+        ✗ 02.yaml: line 3, "a"
+        ✗ It works  routing-b
+            seen: status: expected 200, got 503
+            why it matters: It matters
+            to mend it: Mend it
+        1 passed, 1 failed — points 2/4
+
+        == carol
+        ! could not be graded: not done after 600 s
+
+        SUBMISSION  POINTS  SCORE  PASSED  FAILED  SKIPPED  UNMEASURED  PROBLEMS
+        alice       4/4     100 %  2       0       0        0           0
+        =bob        2/4     50 %   1       1       0        0           1
+        carol       -       -      -       -       -        -           not graded
+        "#);
     }
 
     #[test]
     fn grades_for_spreadsheets() {
-        insta::assert_snapshot!(render(&grades(), Format::Csv, Language::En, Style::Plain).replace('\r', ""), @"");
+        insta::assert_snapshot!(render(&grades(), Format::Csv, Language::En, Style::Plain).replace('\r', ""), @r#"
+        submission,reached,possible,total,passed,failed,skipped,unmeasured,problems,broken,setup,routing
+        alice,4,4,4,2,0,0,0,,,2,2
+        '=bob,2,4,4,1,1,0,0,"02.yaml: line 3, ""a""",,2,0
+        carol,0,0,0,0,0,0,0,,not done after 600 s,0,0
+        "#);
     }
 
     #[test]
     fn grades_for_ci() {
-        insta::assert_snapshot!(render(&grades(), Format::Junit, Language::En, Style::Plain), @"");
+        insta::assert_snapshot!(render(&grades(), Format::Junit, Language::En, Style::Plain), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="phase3">
+          <testsuite name="=bob/routing" tests="1" failures="1" errors="0" skipped="0">
+            <testcase classname="routing-b" name="It works" time="0.005"><failure message="status: expected 200, got 503">Mend it</failure></testcase>
+          </testsuite>
+          <testsuite name="=bob/routing files" tests="1" failures="1" errors="0" skipped="0">
+            <testcase classname="02.yaml" name="02.yaml can be applied" time="0.000"><failure message="line 3, &quot;a&quot;"></failure></testcase>
+          </testsuite>
+          <testsuite name="=bob/setup" tests="1" failures="0" errors="0" skipped="0">
+            <testcase classname="setup-a" name="It works" time="0.005"/>
+          </testsuite>
+          <testsuite name="alice/routing" tests="1" failures="0" errors="0" skipped="0">
+            <testcase classname="routing-b" name="It works" time="0.005"/>
+          </testsuite>
+          <testsuite name="alice/setup" tests="1" failures="0" errors="0" skipped="0">
+            <testcase classname="setup-a" name="It works" time="0.005"/>
+          </testsuite>
+          <testsuite name="carol/submission" tests="1" failures="0" errors="1" skipped="0">
+            <testcase classname="graded" name="The submission can be graded" time="0.000"><error message="not done after 600 s"/></testcase>
+          </testsuite>
+        </testsuites>
+        "#);
     }
 
     #[test]

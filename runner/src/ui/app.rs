@@ -136,7 +136,11 @@ impl App {
     /// The step's text for this width, laid out once.
     pub(crate) fn page(&mut self, width: usize) -> &Page {
         if (self.page.0, self.page.1) != (width, self.theme) {
-            let page = lay_out(&self.step().text[self.language().tag()], width, self.theme);
+            // The title stands on the frame.
+            let text = &self.step().text[self.language().tag()];
+            let text =
+                text.split_once("\n\n").filter(|(title, _)| title.starts_with("# ")).map_or(text.as_str(), |(_, rest)| rest);
+            let page = lay_out(text, width, self.theme);
             self.page = (width, self.theme, page);
         }
         &self.page.2
@@ -159,6 +163,14 @@ impl App {
         let checks = &self.step().checks;
         let passed = |id: &String| self.results.get(id).is_some_and(|result| result.verdict == Verdict::Pass);
         (checks.iter().filter(|check| passed(&check.id)).count(), checks.len())
+    }
+
+    /// The command of the smallest edit that would make a check pass, where it is known.
+    pub(crate) fn edit_of(&self, id: &str) -> Option<String> {
+        match &self.results.get(id)?.verdict {
+            Verdict::Fail { edit, .. } => edit.as_ref().map(|edit| format!("{edit}\n")),
+            _ => None,
+        }
     }
 
     /// A run of the step's checks begins. What was seen last stays until it is known better.
@@ -269,6 +281,9 @@ impl App {
                 let hint = self.step().hints[self.language().tag()].get(index)?;
                 let block = lay_out(hint, usize::MAX, self.theme).blocks.into_iter().next()?;
                 return Some(Action::Copy(block.code));
+            }
+            (&mut Some(Overlay::Detail(index)), KeyCode::Char('y')) => {
+                return self.step().checks.get(index).and_then(|check| self.edit_of(&check.id)).map(Action::Copy);
             }
             (Some(Overlay::Solution), KeyCode::Char('y')) => {
                 return Some(Action::Copy(self.step().solution.iter().map(|file| file.content.as_str()).collect()));

@@ -159,11 +159,7 @@ fn what_was_seen_last_stays_on_the_screen_while_it_is_looked_at_again() {
 #[test]
 fn a_failure_in_full() {
     let mut app = app(Language::En);
-    let verdict = Verdict::Fail {
-        mismatches: vec!["metadata.labels.istio-injection: expected \"enabled\", but it is not there".to_owned()],
-        seen: serde_json::Value::Null,
-        hints: Vec::new(),
-    };
+    let verdict = Verdict::fail(vec!["metadata.labels.istio-injection: expected \"enabled\", but it is not there".to_owned()]);
     let failed = result(&app, 4, verdict);
     app.ended(failed);
     (0..4).for_each(|_| {

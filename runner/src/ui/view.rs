@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshlab_checks::report::{Style as ReportStyle, result_text};
+use meshlab_checks::report::result_markdown;
 use meshlab_checks::{Check, Verdict};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -157,24 +157,17 @@ fn draw_chosen(frame: &mut Frame<'_>, app: &App, area: Rect) {
     }
     let id = app.step().checks.get(app.cursor).map_or("", |check| check.id.as_str());
     let block = framed(app.theme).title(Span::styled(format!(" {id} "), app.theme.style(Role::Faint)));
-    frame.render_widget(Paragraph::new(detail(app, app.cursor)).block(block).wrap(Wrap { trim: false }), area);
+    let text = detail(app, app.cursor, usize::from(block.inner(area).width));
+    frame.render_widget(Paragraph::new(text).block(block), area);
 }
 
-fn detail(app: &App, index: usize) -> Text<'static> {
+fn detail(app: &App, index: usize, width: usize) -> Text<'static> {
     let Some(check) = app.step().checks.get(index) else { return Text::default() };
-    let Some(result) = app.results.get(&check.id) else {
-        return Text::from(format!("{}\n\n{}", check.title.get(app.language()), check.why.get(app.language())));
+    let text = match app.results.get(&check.id) {
+        Some(result) => result_markdown(result, app.language()),
+        None => format!("{}\n\n{}", check.title.get(app.language()), check.why.get(app.language())),
     };
-    let text = result_text(result, app.language(), ReportStyle::Plain);
-    // A line is as a rule "  label: content"; the label stands out.
-    let lines = text.lines().enumerate().map(|(number, line)| match line.split_once(": ") {
-        Some((label, content)) if number > 0 && label.starts_with("    ") && !label.starts_with("     ") => Line::from(vec![
-            Span::styled(format!("{}: ", label.trim()), app.theme.style(Role::Heading)),
-            Span::raw(content.to_owned()),
-        ]),
-        _ => Line::from(line.to_owned()),
-    });
-    Text::from(lines.collect::<Vec<_>>())
+    Text::from(lay_out(&text, width, app.theme).lines)
 }
 
 fn draw_footer(frame: &mut Frame<'_>, app: &App, area: Rect) {
@@ -272,7 +265,10 @@ fn overlay_text(app: &App, overlay: &Overlay, width: usize) -> (String, Text<'st
             (title.to_owned(), markdown(&step.debrief[language.tag()]))
         }
         Overlay::Detail(index) => {
-            (step.checks.get(*index).map_or_else(String::new, |check| check.id.clone()), detail(app, *index))
+            let check = step.checks.get(*index);
+            let edit = check.and_then(|check| app.edit_of(&check.id));
+            let copy = if edit.is_some() { word(language, "   y: copy the edit", "   y: 変更をコピー") } else { "" };
+            (format!("{}{copy}", check.map_or("", |check| check.id.as_str())), detail(app, *index, width))
         }
         Overlay::List(cursor) => {
             (word(language, "steps   Enter: go there", "ステップ一覧   Enter: 移動").to_owned(), list(app, *cursor))

@@ -67,7 +67,8 @@ fn every_command_prints_what_the_text_says() {
                 }
             };
             compare(english, &mut shell);
-            if japanese.output != english.output {
+            // Only meshlab itself speaks two languages.
+            if japanese.speaks() {
                 shell.speak("ja");
                 compare(japanese, &mut shell);
                 shell.speak("en");
