@@ -98,3 +98,21 @@ pub(crate) fn gunzip(compressed: &[u8], max_bytes: usize) -> Result<Bytes, Fetch
     GzDecoder::new(compressed).take(max_bytes as u64 + 1).read_to_end(&mut plain).map_err(FetchError::Gzip)?;
     if plain.len() > max_bytes { Err(FetchError::TooLarge) } else { Ok(plain.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![b'a'; 10 << 20]).unwrap();
+        let bomb = encoder.finish().unwrap();
+        assert!(bomb.len() < 20_000);
+        assert!(matches!(gunzip(&bomb, 1 << 20), Err(FetchError::TooLarge)));
+        assert_eq!(gunzip(&bomb, 10 << 20).unwrap().len(), 10 << 20);
+        assert!(matches!(gunzip(b"no gzip", 10), Err(FetchError::Gzip(_))));
+    }
+}

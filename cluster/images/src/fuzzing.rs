@@ -9,7 +9,7 @@ use crate::shell;
 pub fn shell(text: &str) {
     shell::parse_all(text);
     let _ = shell::decode_escapes(text);
-    let _ = shell::pattern_regex(text);
+    let _ = shell::pattern_regex(text, true);
 }
 
 /// nginx's configuration file.

@@ -128,6 +128,75 @@ async fn targets_that_answer_nonsense_or_nothing_are_down_and_hold_up_nobody() {
     lab.until("/api/v1/query?query=istio_requests_total", |text| text.contains("\"result\":[]")).await;
 }
 
+/// A target whose labels are never the same twice, one with more samples than are taken, one with a body that does not end, and one
+/// that is as it should be.
+#[tokio::test]
+async fn a_flood_of_series_is_bounded_and_counted_and_the_others_are_not_lost() {
+    use std::sync::atomic::AtomicUsize;
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let scrapes = Arc::new(AtomicUsize::new(0));
+    let lines = |count: usize, scrape: usize| -> String {
+        (0..count).map(|line| format!("flood{{id=\"{scrape}-{line}\"}} 1\n")).collect()
+    };
+    let endless = || async {
+        let chunks = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(bytes::Bytes::from(vec![b'\n'; 1 << 20])));
+        axum::body::Body::from_stream(chunks)
+    };
+    let router = Router::new()
+        .route("/good", get("good 1\n"))
+        .route("/flood", get(async move || lines(59, scrapes.fetch_add(1, std::sync::atomic::Ordering::Relaxed))))
+        .route("/many", get(async move || lines(61, 0)))
+        .route("/endless", get(endless));
+    let listener = OsNet.listen(local).await.unwrap();
+    let target = listener.local_addr();
+    tokio::spawn(server::serve(listener, router, shutdown.clone()));
+    let api = OsNet.listen(local).await.unwrap().local_addr();
+    let limits = Limits { series: 300, samples_per_scrape: 60, ..Limits::default() };
+    let options = PrometheusOptions { listen: api, scrape_interval: Duration::from_millis(200), limits };
+    let targets = ["/good", "/flood", "/many", "/endless"].map(|path| StaticTarget {
+        job: path.to_owned(),
+        address: target,
+        path: path.to_owned(),
+    });
+    tokio::spawn(prometheus_of(OsNet, targets.into(), options, shutdown.clone()));
+    let (targets, _) = watch::channel(Targets::new());
+    let lab = Lab { api, targets, _shutdown: CancellationToken::new().drop_guard() };
+    lab.until("/metrics", |text| {
+        text.lines()
+            .any(|line| line.starts_with("meshlab_prometheus_dropped_total{reason=\"series_limit\"}") && !line.ends_with(" 0"))
+    })
+    .await;
+    lab.until("/api/v1/query?query=good", |text| text.contains("\"1\"")).await;
+    let targets = lab.until("/api/v1/targets", |text| text.contains("sample limit") && text.contains("body size limit")).await;
+    assert!(targets.contains("sample limit exceeded: 61 samples, at most 60 are taken"), "{targets}");
+    let status = lab.data("/api/v1/status/tsdb").await;
+    assert!(status["headStats"]["numSeries"].as_u64().is_some_and(|series| series <= 300), "{status}");
+}
+
+#[tokio::test]
+async fn a_sample_from_far_ahead_does_not_stop_its_series() {
+    let tsdb = Arc::new(Tsdb::new(Limits::default()));
+    let time = now();
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    let listener = OsNet.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let address = listener.local_addr();
+    let body = format!("late 1 {}\nsoon 1 {}\nnever 1 {}\n", time - 1000, time + 60_000, i64::MAX);
+    tokio::spawn(server::serve(listener, Router::new().route("/metrics", get(async move || body)), shutdown));
+    let scraper = Scraper { net: OsNet, tsdb: tsdb.clone(), pool: Arc::default(), interval: Duration::from_secs(60) };
+    let (_sender, targets) = watch::channel(Targets::new());
+    let scraping = tokio::spawn(scraper.run(vec![Target::fixed("job", "instance", address)], targets));
+    while tsdb.size().series < 7 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    scraping.abort();
+    let names: Vec<_> = tsdb.select_any(&[], 0, i64::MAX).iter().map(|labels| labels.name().to_owned()).collect();
+    assert!(names.contains(&"late".to_owned()) && names.contains(&"soon".to_owned()) && !names.contains(&"never".to_owned()));
+    assert!(tsdb.dropped.read().contains(&("out_of_bounds", 1)), "{:?}", tsdb.dropped);
+}
+
 #[tokio::test]
 async fn errors_have_prometheus_form() {
     let lab = lab().await;
