@@ -309,9 +309,9 @@ async fn spawn_cluster_listener(
     Ok(())
 }
 
-/// Forgets old changes from time to time, so that an idle cluster is a small one.
+/// Packs and forgets old changes from time to time, so that an idle cluster is a small one.
 async fn forget(api: Arc<Api>) {
-    let mut ticks = tokio::time::interval(HISTORY / 5);
+    let mut ticks = tokio::time::interval(HISTORY / 24);
     loop {
         tokio::select! {
             _ = ticks.tick() => api.store.forget_older_than(HISTORY),

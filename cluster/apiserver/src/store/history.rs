@@ -8,11 +8,14 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::object::Object;
+use super::object::{Key, Object};
 
 /// Changes kept per resource. A thousand pods coming up make some eight thousand, in about two seconds; a watcher that is
 /// this far behind gets 410 and lists again.
 const CAPACITY: usize = 8192;
+
+/// A change stays as it is for so long, for the watchers that follow closely; then it is packed.
+pub(super) const FRESH: Duration = Duration::from_millis(250);
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,72 @@ impl Event {
     }
 }
 
+/// A change that all close watchers have seen, as JSON. The tree of a pod takes several times the memory of its text, most of it
+/// in half-empty maps: kept as trees, the changes of a lab's first minute were a third of what the lab used.
+#[derive(Clone)]
+struct Packed {
+    change: Change,
+    key: Key,
+    revision: u64,
+    json: Bytes,
+    /// Revision and JSON of the object before the change.
+    previous: Option<(u64, Bytes)>,
+    at: Instant,
+}
+
+impl Packed {
+    fn new(event: &Event) -> Self {
+        Self {
+            change: event.change,
+            key: event.object.key.clone(),
+            revision: event.object.revision,
+            json: event.object.json(),
+            previous: event.previous.as_ref().map(|previous| (previous.revision, previous.json())),
+            at: event.at,
+        }
+    }
+
+    fn unpack(self) -> Event {
+        let object = |revision, json| Arc::new(Object::from_json(self.key.clone(), revision, json));
+        Event {
+            change: self.change,
+            object: object(self.revision, self.json.clone()),
+            previous: self.previous.as_ref().map(|(revision, json)| object(*revision, json.clone())),
+            at: self.at,
+            frame: OnceLock::new(),
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Entry {
+    Fresh(Arc<Event>),
+    Packed(Packed),
+}
+
+impl Entry {
+    fn revision(&self) -> u64 {
+        match self {
+            Self::Fresh(event) => event.object.revision,
+            Self::Packed(packed) => packed.revision,
+        }
+    }
+
+    fn at(&self) -> Instant {
+        match self {
+            Self::Fresh(event) => event.at,
+            Self::Packed(packed) => packed.at,
+        }
+    }
+
+    fn event(self) -> Arc<Event> {
+        match self {
+            Self::Fresh(event) => event,
+            Self::Packed(packed) => Arc::new(packed.unpack()),
+        }
+    }
+}
+
 /// A line of a watch stream.
 pub(crate) fn frame(kind: &str, object: &[u8]) -> Bytes {
     let mut line = Vec::with_capacity(object.len() + 32);
@@ -83,7 +152,9 @@ pub(super) struct History {
 }
 
 struct Ring {
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<Entry>,
+    /// How many of them, from the oldest on, are packed.
+    packed: usize,
     /// Revision of the last change that was forgotten.
     forgotten: u64,
     /// Revision of the last change, forgotten or not.
@@ -93,7 +164,7 @@ struct Ring {
 impl History {
     /// A history that knows nothing of what was up to `since`.
     pub(super) fn new(since: u64) -> Self {
-        let ring = Ring { events: VecDeque::new(), forgotten: since, newest: since };
+        let ring = Ring { events: VecDeque::new(), packed: 0, forgotten: since, newest: since };
         Self { ring: RwLock::new(ring), newest: watch::Sender::new(since) }
     }
 
@@ -103,7 +174,8 @@ impl History {
             ring.forget_first();
         }
         ring.newest = event.object.revision;
-        ring.events.push_back(Arc::new(event));
+        ring.events.push_back(Entry::Fresh(Arc::new(event)));
+        ring.pack(FRESH);
     }
 
     /// Wakes the watchers.
@@ -122,13 +194,20 @@ impl History {
         if revision < ring.forgotten {
             return Err(Expired { requested: revision, oldest: ring.forgotten });
         }
-        let first = ring.events.partition_point(|event| event.object.revision <= revision);
-        Ok(ring.events.range(first..).cloned().collect())
+        let first = ring.events.partition_point(|event| event.revision() <= revision);
+        let events: Vec<Entry> = ring.events.range(first..).cloned().collect();
+        drop(ring);
+        Ok(events.into_iter().map(Entry::event).collect())
+    }
+
+    /// Keeps changes older than `age` as JSON alone.
+    pub(super) fn pack_older_than(&self, age: Duration) {
+        self.ring.write().pack(age);
     }
 
     pub(super) fn forget_older_than(&self, age: Duration) {
         let mut ring = self.ring.write();
-        while ring.events.front().is_some_and(|event| event.at.elapsed() > age) {
+        while ring.events.front().is_some_and(|event| event.at().elapsed() > age) {
             ring.forget_first();
         }
         if ring.events.is_empty() {
@@ -140,7 +219,19 @@ impl History {
 impl Ring {
     fn forget_first(&mut self) {
         if let Some(event) = self.events.pop_front() {
-            self.forgotten = event.object.revision;
+            self.forgotten = event.revision();
+            self.packed = self.packed.saturating_sub(1);
+        }
+    }
+
+    fn pack(&mut self, age: Duration) {
+        while let Some(entry) = self.events.get_mut(self.packed)
+            && entry.at().elapsed() >= age
+        {
+            if let Entry::Fresh(event) = entry {
+                *entry = Entry::Packed(Packed::new(event));
+            }
+            self.packed += 1;
         }
     }
 }

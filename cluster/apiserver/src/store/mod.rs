@@ -245,11 +245,12 @@ impl Store {
         Ok(object)
     }
 
-    /// Forgets changes older than `age`, so that an idle cluster is a small one.
+    /// Forgets changes older than `age` and packs those that are not fresh, so that an idle cluster is a small one.
     pub(crate) fn forget_older_than(&self, age: Duration) {
         let histories: Vec<Arc<History>> = self.state.read().tables.values().map(|table| table.history.clone()).collect();
         for history in histories {
             history.forget_older_than(age);
+            history.pack_older_than(history::FRESH);
         }
     }
 

@@ -81,6 +81,12 @@ impl Object {
         Self { key, revision: revision.unwrap_or_default(), value, json: OnceLock::new() }
     }
 
+    /// An object as [`Object::json`] wrote it.
+    pub(super) fn from_json(key: Key, revision: u64, json: Bytes) -> Self {
+        let value = serde_json::from_slice(&json).expect("the store wrote this JSON itself");
+        Self { key, revision, value, json: OnceLock::from(json) }
+    }
+
     /// The value as JSON; serialised once, shared by every reader.
     pub(crate) fn json(&self) -> Bytes {
         self.json.get_or_init(|| Bytes::from(self.value.to_string())).clone()

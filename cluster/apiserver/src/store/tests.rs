@@ -131,6 +131,28 @@ fn what_an_earlier_life_changed_is_forgotten_and_watchers_learn_it() {
     assert!(store.watch(&pods(), store.revision()).is_ok());
 }
 
+#[tokio::test]
+async fn a_late_watcher_reads_packed_changes_as_they_were() {
+    let store = Store::open(None).unwrap();
+    let born = store.revision();
+    let one = put(&store, "one", Expect::Absent);
+    let changed = json!({"metadata": {"name": "one"}, "spec": {"nodeName": "node"}});
+    let two = store.commit(&pods(), &Key::new("a", "one"), Expect::Revision(one.revision), Write::Put(changed)).unwrap();
+    let tell = |events: Vec<Arc<Event>>| -> Vec<_> {
+        let before = |event: &Event| event.previous.as_ref().map(|previous| (previous.revision, previous.value.clone()));
+        events.iter().map(|event| (event.change, event.object.value.clone(), before(event), event.frame())).collect()
+    };
+    let fresh = tell(store.watch(&pods(), born).unwrap().next().await.unwrap());
+    store.history(&pods()).pack_older_than(Duration::ZERO);
+    let packed = tell(store.watch(&pods(), born).unwrap().next().await.unwrap());
+    assert_eq!(packed, fresh);
+    assert_eq!(packed.len(), 2);
+    assert_eq!(store.list_at(&pods(), None, one.revision).unwrap().objects[0].value, one.value);
+    put(&store, "three", Expect::Absent);
+    let last = store.watch(&pods(), two.revision).unwrap().next().await.unwrap();
+    assert_eq!((last.len(), last[0].object.key.name()), (1, "three"));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_refuses_writes_and_serves_reads() {
