@@ -462,12 +462,13 @@ fn covers(stated: &str, field: &str) -> bool {
     }
 }
 
-/// Whether a request became one: not where the connection ended without a response, nor where its bytes were refused.
+/// Whether a request became one: not where the connection ended without a response, nor where the codec refused it, which is told by
+/// a body that repeats the status.
 fn was_understood(fields: &Fields) -> bool {
-    let is = |name: &str, value: &str| fields.get(name).is_some_and(|found| found == value);
-    let refused =
-        is("status", "400") && is("response header connection", "close") && fields.get("attempts").is_none_or(|n| n == "0");
-    !is("status", "0") && !refused
+    const REFUSALS: [&str; 4] = ["Bad Request", "Forbidden", "Upgrade Required", "Not Implemented"];
+    let status = fields.get("status").map_or("0", String::as_str);
+    let refused = fields.get("body").is_some_and(|body| REFUSALS.contains(&body.as_str()) || body.is_empty() && status == "400");
+    status != "0" && !(refused && fields.get("response header connection").is_some_and(|value| value == "close"))
 }
 
 /// The folder of this crate's data.

@@ -206,11 +206,16 @@ pub(crate) fn remove_hop_by_hop_of_response(headers: &mut HeaderMap) {
 }
 
 /// What an Envoy calls itself.
-pub(crate) fn server_name(direction: Direction) -> HeaderValue {
-    HeaderValue::from_static(match direction {
+pub(crate) fn server_text(direction: Direction) -> &'static str {
+    match direction {
         Direction::Outbound => "envoy",
         Direction::Inbound | Direction::Gateway => "istio-envoy",
-    })
+    }
+}
+
+/// The same as a header.
+pub(crate) fn server_name(direction: Direction) -> HeaderValue {
+    HeaderValue::from_static(server_text(direction))
 }
 
 #[cfg(test)]

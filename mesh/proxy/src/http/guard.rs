@@ -3,12 +3,14 @@
 //! Refused: bare CR or LF, folded lines, white space before a colon, conflicting or malformed `content-length`, `content-length`
 //! together with `transfer-encoding`, any transfer coding but `chunked`, more than one `host`.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -17,18 +19,36 @@ use tokio::time::Sleep;
 pub(crate) enum Violation {
     #[error("a line ends without CRLF, or has a bare CR")]
     LineEnd,
-    #[error("a header line is folded, or has no name")]
+    #[error("the request line is not one of a method, a target and a version")]
+    RequestLine,
+    #[error("a version of HTTP other than 1.0 and 1.1")]
+    Version,
+    #[error("a header line is folded, or its name is none")]
     HeaderLine,
     #[error("the content length is malformed or contradicts itself")]
     ContentLength,
-    #[error("transfer coding other than chunked, or beside a content length")]
+    #[error("a transfer coding beside a content length, or more than one")]
     TransferEncoding,
+    #[error("a transfer coding other than chunked")]
+    UnknownCoding,
     #[error("more than one host")]
     DuplicateHost,
     #[error("a chunk is malformed")]
     Chunk,
     #[error("a line is too long")]
     TooLong,
+}
+
+impl Violation {
+    /// Envoy's status, whose text is the body.
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +137,7 @@ impl Framing {
             // Empty lines before a request are allowed (RFC 9112 section 2.2).
             State::RequestLine if line.is_empty() => Ok(()),
             State::RequestLine => {
+                request_line(line)?;
                 self.length = None;
                 self.chunked = false;
                 self.hosts = 0;
@@ -162,12 +183,15 @@ impl Framing {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = parse(value, 10).ok_or(Violation::ContentLength)?;
-                if self.length.replace(length).is_some_and(|before| before != length) {
+                if self.length.replace(length).is_some() {
                     return Err(Violation::ContentLength);
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Violation::UnknownCoding);
+                }
+                if self.chunked {
                     return Err(Violation::TransferEncoding);
                 }
                 self.chunked = true;
@@ -189,10 +213,32 @@ impl Framing {
     }
 }
 
+/// Three parts with one space between them; visible ASCII only.
+fn request_line(line: &[u8]) -> Result<(), Violation> {
+    if line.iter().any(|byte| !matches!(byte, b' '..=b'~')) {
+        return Err(Violation::RequestLine);
+    }
+    let mut parts = line.split(|byte| *byte == b' ');
+    if !line.split(|byte| *byte == b' ').next().is_some_and(|method| method.iter().copied().all(is_token)) {
+        return Err(Violation::RequestLine);
+    }
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some([_, ..]), Some([_, ..]), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(()),
+        (Some([_, ..]), Some([_, ..]), None, None) => Err(Violation::Version),
+        (Some([_, ..]), Some([_, ..]), Some(version), None) if version.starts_with(b"HTTP/") => Err(Violation::Version),
+        _ => Err(Violation::RequestLine),
+    }
+}
+
+/// What names are made of (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 fn name_and_value(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     let colon = line.iter().position(|byte| *byte == b':').ok_or(Violation::HeaderLine)?;
     let (name, value) = line.split_at(colon);
-    if name.is_empty() || name.iter().any(|byte| byte.is_ascii_whitespace()) {
+    if name.is_empty() || !name.iter().copied().all(is_token) {
         return Err(Violation::HeaderLine);
     }
     Ok((name, value[1..].trim_ascii()))
@@ -213,12 +259,50 @@ pub(crate) struct Guarded<S> {
     framing: Framing,
     head_timeout: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
-    refused: bool,
+    refused: Option<Violation>,
+    server: &'static str,
+    /// An answer on its way out.
+    answer: VecDeque<u8>,
 }
 
 impl<S> Guarded<S> {
-    pub(crate) fn new(inner: S, max_head_bytes: usize, head_timeout: Duration) -> Self {
-        Self { inner, framing: Framing::new(max_head_bytes), head_timeout, deadline: None, refused: false }
+    /// `server` is what the proxy calls itself where it refuses.
+    pub(crate) fn new(inner: S, max_head_bytes: usize, head_timeout: Duration, server: &'static str) -> Self {
+        let framing = Framing::new(max_head_bytes);
+        Self { inner, framing, head_timeout, deadline: None, refused: None, server, answer: VecDeque::new() }
+    }
+
+    /// The parser answers what was refused without saying anything: its answer is replaced with Envoy's.
+    fn replace(&mut self, bytes: &[u8]) -> bool {
+        const SILENT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n";
+        let Some(violation) = self.refused else { return false };
+        if !bytes.starts_with(SILENT) {
+            return false;
+        }
+        let status = violation.status();
+        let text = status.canonical_reason().unwrap_or_default();
+        let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+        let answer = format!(
+            "HTTP/1.1 {} {text}\r\ncontent-length: {}\r\ncontent-type: text/plain\r\ndate: {date}\r\nserver: {}\r\nconnection: close\r\n\r\n{text}",
+            status.as_u16(),
+            text.len(),
+            self.server,
+        );
+        self.answer.extend(answer.as_bytes());
+        true
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Guarded<S> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.answer.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, self.answer.as_slices().0))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.answer.drain(..written);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -242,7 +326,7 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.refused {
+        if this.refused.is_some() {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -261,7 +345,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             Poll::Ready(Ok(())) => {
                 if let Err(violation) = this.framing.feed(&buf.filled()[before..]) {
                     tracing::debug!(%violation, "malformed HTTP/1.1");
-                    this.refused = true;
+                    this.refused = Some(violation);
                     if !this.framing.before_body() {
                         return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
                     }
@@ -284,18 +368,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.replace(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_answer(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_answer(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let [first, ..] = bufs
+            && self.replace(first)
+        {
+            return Poll::Ready(Ok(first.len()));
+        }
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
@@ -327,7 +421,13 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        let cases: [(&str, Violation); 12] = [
+        let cases: [(&str, Violation); 18] = [
+            ("nonsense\r\n", Violation::RequestLine),
+            ("GET /a b HTTP/1.1\r\n", Violation::RequestLine),
+            ("GET /\u{e9} HTTP/1.1\r\n", Violation::RequestLine),
+            ("GET /\r\n", Violation::Version),
+            ("GET / HTTP/3.7\r\n", Violation::Version),
+            ("GET / HTTP/1.1\r\n@x: y\r\n", Violation::HeaderLine),
             ("GET / HTTP/1.1\nhost: x\r\n\r\n", Violation::LineEnd),
             ("GET / HTTP/1.1\r\nhost: x\rinjected: y\r\n\r\n", Violation::LineEnd),
             ("GET / HTTP/1.1\r\nhost: x\r\n folded\r\n\r\n", Violation::HeaderLine),
@@ -337,7 +437,7 @@ mod tests {
             ("GET / HTTP/1.1\r\ncontent-length: +1\r\n\r\n", Violation::ContentLength),
             ("GET / HTTP/1.1\r\ncontent-length: 1, 1\r\n\r\n", Violation::ContentLength),
             ("GET / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", Violation::TransferEncoding),
-            ("GET / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", Violation::TransferEncoding),
+            ("GET / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", Violation::UnknownCoding),
             ("GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0x3\r\nabc", Violation::Chunk),
             ("GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc\r\n", Violation::Chunk),
         ];

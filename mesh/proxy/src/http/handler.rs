@@ -78,11 +78,15 @@ pub(crate) async fn handle(context: &HttpContext, request: Request<Incoming>) ->
         Ok(received) => received,
         Err(reply) => return reply.into_response(exchange),
     };
-    exchange.body_unread = !body.is_empty();
+    // What follows CONNECT never ends.
+    exchange.body_unread = !body.is_empty() || received.method == Method::CONNECT;
     let settings = &resolved.http;
     let client = edge::receive(&mut received.headers, settings.config.edge, &context.connection);
     exchange.info.remote = (client != context.connection.peer.ip()).then_some(client);
     begin(&mut exchange, &received);
+    if received.path == "*" {
+        return LocalReply::new(404, "absolute_path_rejected").into_response(exchange);
+    }
     match normalize(&received.path, settings.config.path_normalization) {
         Ok(path) => {
             if let std::borrow::Cow::Owned(path) = path {
@@ -222,6 +226,31 @@ const METHODS: [&str; 34] = [
     "UNSUBSCRIBE",
 ];
 
+/// What the parser takes and Envoy's HTTP/1 codec does not: it never becomes a request, so the log knows nothing of it.
+fn malformed(request: &Request<Incoming>, exchange: &Exchange) -> Option<LocalReply> {
+    let refused = |status, text: &'static str| {
+        let reply = LocalReply::new(status, "http1.codec_error").body(text);
+        Some(reply.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR).close())
+    };
+    let (method, uri) = (request.method(), request.uri());
+    let has_path = uri.path_and_query().is_some_and(|path| path.as_str().starts_with('/'));
+    let known_target = has_path || matches!(*method, Method::CONNECT | Method::OPTIONS);
+    let host = request.headers().get(header::HOST).map_or(&[][..], HeaderValue::as_bytes);
+    if !METHODS.contains(&method.as_str()) || !known_target || !host.iter().copied().all(is_authority) {
+        return refused(400, "Bad Request");
+    }
+    // Nobody asks for HTTPS in plain text.
+    if uri.scheme() == Some(&Scheme::HTTPS) && exchange.info.connection.tls.is_none() {
+        return refused(403, "Forbidden");
+    }
+    None
+}
+
+/// What a host and its port are made of (RFC 3986 section 3.2).
+fn is_authority(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@[]%".contains(&byte)
+}
+
 /// Takes a request apart, and refuses what Envoy's codec refuses.
 fn receive(
     mut request: Request<Incoming>,
@@ -229,9 +258,10 @@ fn receive(
     upgrade: bool,
 ) -> Result<(Received, ClientBody, Option<hyper::upgrade::OnUpgrade>), LocalReply> {
     let version = request.version();
-    if version < Version::HTTP_2 && !METHODS.contains(&request.method().as_str()) {
-        let malformed = LocalReply::new(400, "http1.codec_error").body("Bad Request");
-        return Err(malformed.flag(Flags::DOWNSTREAM_PROTOCOL_ERROR).close());
+    if version < Version::HTTP_2
+        && let Some(reply) = malformed(&request, exchange)
+    {
+        return Err(reply);
     }
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -251,10 +281,9 @@ fn receive(
         headers,
     };
     if version < Version::HTTP_11 {
-        begin(exchange, &received);
         return Err(LocalReply::new(426, "low_version").body("Upgrade Required").flag(Flags::DOWNSTREAM_PROTOCOL_ERROR).close());
     }
-    if authority.is_none_or(|authority| authority.is_empty() || authority.to_str().is_err()) {
+    if authority.is_none_or(|authority| authority.to_str().is_err()) {
         begin(exchange, &received);
         return Err(LocalReply::new(400, "missing_host_header").close());
     }
@@ -421,7 +450,7 @@ fn find_route(
     claims: Option<&Claims>,
 ) -> Result<Arc<Route>, LocalReply> {
     let not_found = || LocalReply::new(404, "route_not_found").flag(Flags::NO_ROUTE);
-    let Some(table) = &resolved.table else { return Err(not_found()) };
+    let Some(table) = resolved.table.as_ref().filter(|_| received.method != Method::CONNECT) else { return Err(not_found()) };
     let authority = received.authority.to_str().unwrap_or("");
     let view = RequestView {
         method: &received.method,

@@ -11,7 +11,7 @@ pub(crate) struct BadPath;
 
 /// Normalizes path and query; the query stays as it is.
 pub(crate) fn normalize(path_and_query: &str, how: PathNormalization) -> Result<Cow<'_, str>, BadPath> {
-    if how == PathNormalization::None || path_and_query == "*" {
+    if how == PathNormalization::None || path_and_query.is_empty() {
         return Ok(Cow::Borrowed(path_and_query));
     }
     let (path, query) = match path_and_query.find(['?', '#']) {

@@ -103,12 +103,13 @@ pub(crate) async fn serve_http1(context: HttpContext, io: BoxIo) {
         let context = context.clone();
         service_fn(move |request| context.clone().serve(request))
     };
+    let server = super::edge::server_text(context.connection.direction);
     let connection = http1::Builder::new()
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_head_bytes)
         .max_buf_size((limits.max_head_bytes + 4096).max(64 * 1024))
         .half_close(false)
-        .serve_connection(TokioIo::new(Guarded::new(io, limits.max_head_bytes, limits.head_timeout)), service)
+        .serve_connection(TokioIo::new(Guarded::new(io, limits.max_head_bytes, limits.head_timeout, server)), service)
         .with_upgrades();
     drive(connection, |connection| connection.graceful_shutdown(), &context).await;
 }

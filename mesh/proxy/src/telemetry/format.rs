@@ -319,7 +319,7 @@ impl HeaderPlace {
                 return true;
             }
         };
-        let Some(text) = text else { return false };
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return false };
         out.push_str(if without_query { text.split('?').next().unwrap_or(text) } else { text });
         true
     }
