@@ -53,7 +53,8 @@ fn select(session: &Session, names: &[String]) -> Result<Vec<(String, Check)>, C
         }
         selected.extend(found);
     }
-    selected.dedup_by(|(_, a), (_, b)| a.id == b.id);
+    let mut seen = std::collections::BTreeSet::new();
+    selected.retain(|(_, check)| seen.insert(check.id.clone()));
     Ok(selected)
 }
 
@@ -112,4 +113,44 @@ fn exit_of(report: &Report) -> Exit {
 
 fn style() -> Style {
     if crate::output::colour() { Style::Colour } else { Style::Plain }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use meshlab_checks::Language;
+
+    use super::*;
+    use crate::home::Home;
+    use crate::labs;
+    use crate::progress::Progress;
+
+    #[test]
+    fn sections_have_the_names_of_the_course() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().to_owned())).unwrap();
+        let lab = labs::load(labs::DEFAULT, None).unwrap();
+        let progress = Some(Progress::new(&lab, PathBuf::new(), Language::En));
+        let session = Session { home, lab, language: Language::En, progress, labs: None };
+        let selected = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            select(&session, &names).map(|checks| checks.into_iter().map(|(step, _)| step).collect::<Vec<_>>())
+        };
+        for (section, step) in [
+            ("gateway", "routing"),
+            ("traffic", "canary"),
+            ("security", "security"),
+            ("observability", "observability"),
+            ("1", "setup"),
+        ] {
+            let steps = selected(&[section]).unwrap();
+            assert!(!steps.is_empty() && steps.iter().all(|found| found == step), "{section}: {steps:?}");
+        }
+        let all = selected(&["all"]).unwrap();
+        assert!(all.len() >= 60 && all[0] == "setup" && all.last().unwrap() == "observability");
+        assert_eq!(selected(&[]).unwrap(), selected(&["setup"]).unwrap());
+        assert_eq!(selected(&["orders-flow"]).unwrap(), ["observability"]);
+        assert_eq!(selected(&["nothing"]).unwrap_err().exit, Exit::Usage);
+    }
 }

@@ -96,11 +96,12 @@ pub(super) async fn reset(session: Session, step: Option<String>) -> Result<Exit
     match step {
         Some(name) => steps::reset(&client, &workdir, session.step(Some(&name))?).await?,
         None => {
+            // First of all the namespaces and the mesh that the steps stand on.
+            steps::restore_application(&client, &session.lab).await?;
             // From the last to the first, so that nothing is left without what it stands on.
             for step in session.lab.steps.iter().rev() {
                 steps::reset(&client, &workdir, step).await?;
             }
-            steps::restore_application(&client, &session.lab).await?;
         }
     }
     print(match session.language {

@@ -100,7 +100,7 @@ async fn import(root: &Home, cli: &Cli, file: &Path, workdir: Option<PathBuf>) -
     let place = imported.workdir.display();
     print(&match super::language(cli, Some(&imported)) {
         Language::En => format!(
-            "Imported: lab {}, {} steps passed. Your files are in {place}; those that differed are kept as *.bak.\n",
+            "Imported: lab {}, steps passed: {}. Your files are in {place}; those that differed are kept as *.bak.\n",
             imported.lab,
             imported.passed.len()
         ),

@@ -187,8 +187,7 @@ fn read(folder: &Path, step: &Step, problem: &mut impl FnMut(&str, String)) -> V
 }
 
 fn strip(message: &str, name: &str) -> String {
-    let message = message.strip_prefix(&format!("{name}: ")).unwrap_or(message);
-    message.strip_prefix("error: ").unwrap_or(message).to_owned()
+    message.strip_prefix(&format!("{name}: ")).unwrap_or(message).to_owned()
 }
 
 /// A plain file's text. Links are not followed: a submission must not show the grader's own files.

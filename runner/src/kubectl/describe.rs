@@ -400,9 +400,18 @@ fn generic(resource: &Resource, object: &Value) -> String {
     out
 }
 
+/// Maps whose keys are the user's own words.
+const OWN_KEYS: [&str; 3] = ["data", "binaryData", "stringData"];
+
 fn field(out: &mut String, key: &str, value: &Value, depth: usize) {
     let label = format!("{:width$}{}:", "", heading(key), width = depth * 2);
     match value {
+        Value::Object(fields) if OWN_KEYS.contains(&key) && fields.values().all(Value::is_string) => {
+            let _ = writeln!(out, "{label}");
+            for (key, value) in fields {
+                let _ = writeln!(out, "{:width$}{key}:  {}", "", text(value), width = depth * 2 + 2);
+            }
+        }
         Value::Object(fields) => {
             let _ = writeln!(out, "{label}");
             fields.iter().for_each(|(key, value)| field(out, key, value, depth + 1));
@@ -459,6 +468,24 @@ mod tests {
             "metadata": {"name": "webapp-gateway", "namespace": "webapp", "creationTimestamp": "2026-11-22T00:00:00Z"},
             "spec": {"selector": {"istio": "ingressgateway"}, "servers": [{"hosts": ["webapp.istio.local"], "port": {"number": 80}}]},
         });
-        insta::assert_snapshot!(generic(&resource, &gateway) + &events_text(&[]), @"");
+        insta::assert_snapshot!(generic(&resource, &gateway) + &events_text(&[]), @r"
+        Name:         webapp-gateway
+        Namespace:    webapp
+        Labels:       <none>
+        Annotations:  <none>
+        API Version:  networking.istio.io/v1
+        Kind:         Gateway
+        Metadata:
+          Creation Timestamp:  2026-11-22T00:00:00Z
+        Spec:
+          Selector:
+            Istio:  ingressgateway
+          Servers:
+            Hosts:
+              webapp.istio.local
+            Port:
+              Number:  80
+        Events:         <none>
+        ");
     }
 }
