@@ -191,9 +191,7 @@ impl History {
     /// The changes after a revision.
     pub(super) fn since(&self, revision: u64) -> Result<Vec<Arc<Event>>, Expired> {
         let ring = self.ring.read();
-        if revision < ring.forgotten {
-            return Err(Expired { requested: revision, oldest: ring.forgotten });
-        }
+        ring.check(revision)?;
         let first = ring.events.partition_point(|event| event.revision() <= revision);
         let events: Vec<Entry> = ring.events.range(first..).cloned().collect();
         drop(ring);
@@ -217,6 +215,14 @@ impl History {
 }
 
 impl Ring {
+    /// Whether every change after a revision is remembered.
+    fn check(&self, revision: u64) -> Result<(), Expired> {
+        if revision < self.forgotten {
+            return Err(Expired { requested: revision, oldest: self.forgotten });
+        }
+        Ok(())
+    }
+
     fn forget_first(&mut self) {
         if let Some(event) = self.events.pop_front() {
             self.forgotten = event.revision();
@@ -245,7 +251,7 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     pub(super) fn new(history: Arc<History>, since: u64) -> Result<Self, Expired> {
-        history.since(since).map(|_| ())?;
+        history.ring.read().check(since)?;
         Ok(Self::from_now(history, since))
     }
 
