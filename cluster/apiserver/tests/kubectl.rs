@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::Cluster;
+use support::{Cluster, VERSIONS};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_come_and_go() {
@@ -29,7 +29,7 @@ async fn objects_come_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn apply_creates_changes_and_checks_strictly() {
     let cluster = Cluster::start().await;
-    for version in ["1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33"] {
+    for version in VERSIONS {
         let name = format!("web-{}", version.replace('.', "-"));
         let manifest = |replicas: &str| {
             format!(

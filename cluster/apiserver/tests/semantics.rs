@@ -204,6 +204,52 @@ async fn status_and_spec_are_written_through_their_own_paths() {
 }
 
 #[tokio::test]
+async fn a_collection_is_deleted_as_far_as_it_is_selected() {
+    let cluster = Cluster::start().await;
+    let api = Caller::new(&cluster);
+    for (name, colour) in [("a", "red"), ("b", "red"), ("c", "blue")] {
+        let mut map = map(name);
+        map["metadata"]["labels"] = json!({"colour": colour});
+        api.post(MAPS, map).await.unwrap();
+    }
+    api.delete(&format!("{MAPS}?labelSelector=colour%3Dred&dryRun=All"), Value::Null).await.unwrap();
+    assert_eq!(names(&api.get(MAPS).await.unwrap()), ["a", "b", "c"]);
+    let deleted = api.delete(&format!("{MAPS}?labelSelector=colour%3Dred"), Value::Null).await.unwrap();
+    assert_eq!((&deleted["kind"], deleted["items"].as_array().map(Vec::len)), (&json!("ConfigMapList"), Some(2)));
+    assert_eq!(names(&api.get(MAPS).await.unwrap()), ["c"]);
+    api.delete(&format!("{MAPS}?fieldSelector=metadata.name%3Dc"), json!({"propagationPolicy": "Background"})).await.unwrap();
+    assert!(names(&api.get(MAPS).await.unwrap()).is_empty());
+}
+
+#[tokio::test]
+async fn evictions_keep_to_the_disruption_budget() {
+    let cluster = Cluster::start().await;
+    let api = Caller::new(&cluster);
+    for name in ["one", "two"] {
+        let mut pod = pod(name);
+        pod["metadata"]["labels"] = json!({"app": "web"});
+        api.post(PODS, pod).await.unwrap();
+        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        api.merge(&format!("{PODS}/{name}/status"), ready).await.unwrap();
+    }
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    api.post(budgets, budget).await.unwrap();
+    let evict = async |name: &str| {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        api.post(&format!("{PODS}/{name}/eviction"), eviction).await
+    };
+    assert_eq!(evict("one").await.unwrap()["status"], "Success");
+    assert_eq!(api.get(&format!("{PODS}/one")).await.unwrap_err().0, 404);
+    let refused = evict("two").await.unwrap_err();
+    assert_eq!((refused.0, refused.1.as_str()), (429, "TooManyRequests"));
+    insta::assert_snapshot!(refused.2, @"Cannot evict pod as it would violate the pod's disruption budget.");
+    api.delete(&format!("{budgets}/web"), Value::Null).await.unwrap();
+    evict("two").await.unwrap();
+    assert_eq!(evict("two").await.unwrap_err().0, 404);
+}
+
+#[tokio::test]
 async fn a_dry_run_leaves_no_trace() {
     let cluster = Cluster::start().await;
     let api = Caller::new(&cluster);

@@ -11,7 +11,7 @@ use kube::api::{AttachParams, Patch, PatchParams, PostParams};
 use meshlab_apiserver::{ExecOptions, ExecSession, LogOptions, NodeAgent, PodRef, Reader, UserInfo, Writer};
 use meshlab_objects::{Reason, Status};
 use serde_json::json;
-use support::Cluster;
+use support::{Cluster, VERSIONS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
@@ -83,7 +83,7 @@ async fn kubectl_reads_logs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_runs_commands_over_spdy_and_websocket() {
     let cluster = cluster().await;
-    for version in ["1.27", "1.30", "1.33"] {
+    for version in VERSIONS {
         let echoed = cluster.kubectl_of(version, &["exec", "-i", "web", "--", "cat"], Some("hello")).await;
         assert_eq!(echoed, "hello", "{version}");
         let failed = cluster.output(version, &["exec", "web", "--", "exit", "7"], None).await;
@@ -97,7 +97,7 @@ async fn kubectl_runs_commands_over_spdy_and_websocket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_forwards_ports() {
     let cluster = cluster().await;
-    for version in ["1.27", "1.33"] {
+    for version in VERSIONS {
         let (mut child, port) = cluster.port_forward(version, "pod/web", 8080).await;
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         stream.write_all(b"ping").await.unwrap();

@@ -9,6 +9,9 @@ use meshlab_apiserver::{ApiServer, ApiServerOptions, UserInfo};
 use meshlab_net::{VirtualNet, VirtualNetOptions};
 use tokio::io::AsyncBufReadExt;
 
+/// The versions of kubectl that are supported; each is used where it is installed.
+pub(crate) const VERSIONS: [&str; 7] = ["1.27", "1.28", "1.29", "1.30", "1.31", "1.32", "1.33"];
+
 /// A server with a kubeconfig on disk.
 pub(crate) struct Cluster {
     pub(crate) server: ApiServer,
