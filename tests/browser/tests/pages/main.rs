@@ -33,7 +33,8 @@ struct Addons {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_show_what_the_mesh_does() -> Result<()> {
-    let (browser, lab) = tokio::try_join!(Browser::start(), BrowsedLab::start())?;
+    // Two browsers, since most of the time one waits: the mesh is scraped every five seconds.
+    let (first, second, lab) = tokio::try_join!(Browser::start(), Browser::start(), BrowsedLab::start())?;
     let (kiali, grafana, jaeger, prometheus, gateway) = tokio::try_join!(
         lab.forward("kiali", 20001),
         lab.forward("grafana", 3000),
@@ -42,19 +43,24 @@ async fn the_pages_show_what_the_mesh_does() -> Result<()> {
         lab.forward("istio-ingressgateway", 80),
     )?;
     let addons = Addons { kiali, grafana, jaeger, prometheus };
-    browser.look_with(Screen::WIDE).await?;
-    an_empty_graph_tells_how_to_fill_it(&browser, &addons).await?;
     let traffic = Traffic::start(&gateway.url, AGENT, 8)?;
+    tokio::try_join!(first.look_with(Screen::WIDE), second.look_with(Screen::WIDE))?;
 
-    padlocks_stand_for_mutual_tls(&browser, &addons).await?;
-    a_chart_follows_traffic(&browser, &addons, &traffic).await?;
-    an_edge_turns_red_under_a_fault(&browser, &addons, &lab).await?;
-    logs_explain_flags_and_stay_text(&browser, &addons).await?;
-    let trace = a_trace_opens_to_its_waterfall(&browser, &addons).await?;
-    pictures(&browser, &addons, &trace).await?;
+    let graph = async {
+        an_empty_graph_tells_how_to_fill_it(&first, &addons).await?;
+        padlocks_stand_for_mutual_tls(&first, &addons).await?;
+        an_edge_turns_red_under_a_fault(&first, &addons, &lab).await
+    };
+    tokio::try_join!(graph, a_chart_follows_traffic(&second, &addons, &traffic))?;
+    let (trace, ()) =
+        tokio::try_join!(a_trace_opens_to_its_waterfall(&second, &addons), logs_explain_flags_and_stay_text(&first, &addons))?;
+    let pages = pages(&addons, &trace);
+    let (some, others) = pages.split_at(pages.len() / 2);
+    tokio::try_join!(pictures(&first, some), pictures(&second, others))?;
+    every_panel_of_the_control_plane_has_data(&first, &addons).await?;
 
     drop(traffic);
-    browser.quit().await?;
+    tokio::try_join!(first.quit(), second.quit())?;
     lab.cluster.stop().await;
     Ok(())
 }
@@ -153,11 +159,11 @@ async fn a_trace_opens_to_its_waterfall(browser: &Browser, addons: &Addons) -> R
     Ok(browser.eval("location.href").await?.as_str().unwrap_or_default().split('?').next().unwrap_or_default().to_owned())
 }
 
-/// Takes pictures of every page, in light, dark, narrow and Japanese; nothing may have to be scrolled sideways.
-async fn pictures(browser: &Browser, addons: &Addons, trace: &str) -> Result<()> {
-    let folder = screenshots()?;
-    let (kiali, grafana) = (&addons.kiali.url, &addons.grafana.url);
-    let pages = [
+/// Name and address, up to the language, of every page.
+fn pages(addons: &Addons, trace: &str) -> Vec<(&'static str, String)> {
+    let Addons { kiali, grafana, jaeger, prometheus } = addons;
+    let (kiali, grafana, jaeger, prometheus) = (&kiali.url, &grafana.url, &jaeger.url, &prometheus.url);
+    vec![
         ("overview", format!("{kiali}/kiali/console/overview?")),
         ("graph", format!("{kiali}/kiali/console/graph?duration=60s&")),
         ("access-logs", format!("{kiali}/kiali/console/logs?only=errors&")),
@@ -168,11 +174,16 @@ async fn pictures(browser: &Browser, addons: &Addons, trace: &str) -> Result<()>
         ("dashboard-performance", format!("{grafana}/d/performance?")),
         ("dashboard-control-plane", format!("{grafana}/d/control-plane?")),
         ("explorer", format!("{grafana}/explore?query=sum+by+(destination_workload)(rate(istio_requests_total[1m]))&")),
-        ("prometheus-query", format!("{}/query?query=up&", addons.prometheus.url)),
-        ("prometheus-targets", format!("{}/targets?", addons.prometheus.url)),
-        ("trace-search", format!("{}/jaeger/search?service=webapp.webapp&", addons.jaeger.url)),
+        ("prometheus-query", format!("{prometheus}/query?query=up&")),
+        ("prometheus-targets", format!("{prometheus}/targets?")),
+        ("trace-search", format!("{jaeger}/jaeger/search?service=webapp.webapp&")),
         ("trace", format!("{trace}?")),
-    ];
+    ]
+}
+
+/// Takes pictures of pages in light, dark, narrow and Japanese; nothing may have to be scrolled sideways.
+async fn pictures(browser: &Browser, pages: &[(&str, String)]) -> Result<()> {
+    let folder = screenshots()?;
     for (name, url) in pages {
         browser.look_with(Screen::WIDE).await?;
         browser.open(&format!("{url}lang=ja")).await?;
@@ -184,12 +195,15 @@ async fn pictures(browser: &Browser, addons: &Addons, trace: &str) -> Result<()>
         }
         no_complaints(browser).await?;
     }
-    // Every panel of the control plane has data: istiod really has what they ask for.
-    browser.open(&format!("{grafana}/d/control-plane?lang=en")).await?;
-    let empty = browser.eval(
-        "[...document.querySelectorAll('.panel .nothing, .panel .bad')].map((text) => text.closest('.panel').innerText).join()",
-    );
-    let empty = empty.await?;
+    Ok(())
+}
+
+/// istiod really has what the panels ask for.
+async fn every_panel_of_the_control_plane_has_data(browser: &Browser, addons: &Addons) -> Result<()> {
+    browser.open(&format!("{}/d/control-plane?lang=en", addons.grafana.url)).await?;
+    let empty =
+        "[...document.querySelectorAll('.panel .nothing, .panel .bad')].map((text) => text.closest('.panel').innerText).join()";
+    let empty = browser.eval(empty).await?;
     ensure!(empty == "", "panels without data: {empty}");
     Ok(())
 }
