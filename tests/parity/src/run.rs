@@ -28,6 +28,8 @@ use crate::world::World;
 const AT_ONCE: usize = 8;
 /// Clients that send the requests of a [`Shares`] case.
 const CLIENTS: u32 = 4;
+/// A request that is neither seen by an upstream nor answered within this waits in the proxy.
+const QUEUED: Duration = Duration::from_millis(150);
 /// What is logged after the answer, and copies to mirrors, are there by then.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -242,14 +244,16 @@ impl Running<'_> {
             let bytes = encode(request, self.scenario.default_host(self.subject), id, *number, self.tokens);
             let tls = request.identity.as_deref().map(|principal| self.bench.authority.client(principal)).transpose()?;
             let head_only = request.method == "HEAD";
-            let mut task = tokio::spawn(async move {
+            let (done, answered) = tokio::sync::oneshot::channel::<()>();
+            let task = tokio::spawn(async move {
+                let _done = done;
                 let mut connection = Connection::open(address, tls).await?;
                 connection.exchange(&bytes, head_only).await
             });
             if group.len() > 1 {
                 tokio::select! {
-                    () = self.bench.upstreams.wait_for(id, 1, Duration::from_millis(150)) => {}
-                    _ = &mut task, if false => {}
+                    () = self.bench.upstreams.wait_for(id, 1, QUEUED) => {}
+                    _ = answered => {}
                 }
             }
             tasks.push((id.clone(), task));

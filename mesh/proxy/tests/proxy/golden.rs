@@ -458,9 +458,9 @@ async fn metrics_of_tcp() {
       source_workload_namespace="unknown"
     "#);
     let mut lines = String::new();
+    let duration = regex::Regex::new(r#"" 5 5 \d+ - ""#).unwrap();
     for bench in [&pair.client, &pair.server] {
         let line = masked_line(&bench.logged("|80").await, &[]);
-        let duration = regex::Regex::new(r#"" 5 5 \d+ - ""#).unwrap();
         lines.push_str(&duration.replace(&line, "\" 5 5 DURATION - \""));
     }
     insta::assert_snapshot!(lines, @r#"
@@ -561,10 +561,10 @@ async fn log_lines_of_a_request() {
         (pair.client.address().to_string(), "CLIENT"),
     ];
     let mut lines = String::new();
+    // Duration and the upstream's service time, in milliseconds.
+    let durations = regex::Regex::new(r#"" 5 7 \d+ \d+ ""#).unwrap();
     for bench in [&pair.client, &pair.server] {
         let line = masked_line(&bench.logged("/orders").await, &places);
-        // Duration and the upstream's service time, in milliseconds.
-        let durations = regex::Regex::new(r#"" 5 7 \d+ \d+ ""#).unwrap();
         lines.push_str(&durations.replace(&line, "\" 5 7 DURATION SERVICE-TIME \""));
     }
     insta::assert_snapshot!(lines, @r#"
