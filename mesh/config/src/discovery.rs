@@ -7,7 +7,7 @@
 //! Certificates are asked for with `POST` [`CERTIFICATE_PATH`] ([`CertificateRequest`], [`CertificateResponse`]).
 //! Both paths need a service-account token (`authorization: Bearer`, audience [`TOKEN_AUDIENCE`]) or a mesh client certificate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -159,13 +159,45 @@ impl<T> Default for Delta<T> {
     }
 }
 
+/// Which resources have been found equal. Proxies share most of what they have and get, so a pair is compared once, and not once for
+/// each proxy. What is compared lives as long as this, so that an address means one resource.
+#[derive(Debug, Default)]
+pub struct Comparisons<'a> {
+    known: HashMap<(usize, usize), bool>,
+    compared: PhantomData<&'a ()>,
+}
+
+impl<'a> Comparisons<'a> {
+    fn equal<T: PartialEq>(&mut self, old: &'a Arc<T>, new: &'a Arc<T>) -> bool {
+        let addresses = (Arc::as_ptr(old).addr(), Arc::as_ptr(new).addr());
+        Arc::ptr_eq(old, new) || *self.known.entry(addresses).or_insert_with(|| old == new)
+    }
+}
+
 impl<T: PartialEq> Delta<T> {
-    fn between(old: &BTreeMap<String, Arc<T>>, new: &BTreeMap<String, Arc<T>>) -> Self {
-        let changed = |name: &String, value: &Arc<T>| old.get(name).is_none_or(|had| !Arc::ptr_eq(had, value) && had != value);
-        Self {
-            set: new.iter().filter(|(name, value)| changed(name, value)).map(|(k, v)| (k.clone(), v.clone())).collect(),
-            removed: old.keys().filter(|name| !new.contains_key(*name)).cloned().collect(),
+    fn all(new: &BTreeMap<String, Arc<T>>) -> Self {
+        Self { set: new.clone(), removed: Vec::new() }
+    }
+
+    /// Both are in order, so one walk through both is enough.
+    fn between<'a>(
+        old: &'a BTreeMap<String, Arc<T>>,
+        new: &'a BTreeMap<String, Arc<T>>,
+        comparisons: &mut Comparisons<'a>,
+    ) -> Self {
+        let mut delta = Self::default();
+        let mut had = old.iter().peekable();
+        for (name, value) in new {
+            while let Some((gone, _)) = had.next_if(|(had, _)| *had < name) {
+                delta.removed.push(gone.clone());
+            }
+            let before = had.next_if(|(had, _)| *had == name);
+            if before.is_none_or(|(_, before)| !comparisons.equal(before, value)) {
+                delta.set.insert(name.clone(), value.clone());
+            }
         }
+        delta.removed.extend(had.map(|(gone, _)| gone.clone()));
+        delta
     }
 }
 
@@ -191,18 +223,32 @@ impl<T> Delta<T> {
 impl Update {
     /// What leads from `old` to `new`; without `old`, all of `new`.
     pub fn between(version: u64, old: Option<&ProxyConfig>, new: &ProxyConfig) -> Self {
-        let nothing = ProxyConfig::default();
-        let from = old.unwrap_or(&nothing);
-        let telemetry_changed = old.is_none() || from.telemetry != new.telemetry;
+        match old {
+            Some(old) => Self::from_old(version, old, new, &mut Comparisons::default()),
+            None => Self {
+                version,
+                complete: true,
+                listeners: Delta::all(&new.listeners),
+                routes: Delta::all(&new.routes),
+                clusters: Delta::all(&new.clusters),
+                endpoints: Delta::all(&new.endpoints),
+                secrets: Delta::all(&new.secrets),
+                telemetry: Some(new.telemetry.clone()),
+            },
+        }
+    }
+
+    /// What leads from `old` to `new`, for one of many proxies.
+    pub fn from_old<'a>(version: u64, old: &'a ProxyConfig, new: &'a ProxyConfig, comparisons: &mut Comparisons<'a>) -> Self {
         Self {
             version,
-            complete: old.is_none(),
-            listeners: Delta::between(&from.listeners, &new.listeners),
-            routes: Delta::between(&from.routes, &new.routes),
-            clusters: Delta::between(&from.clusters, &new.clusters),
-            endpoints: Delta::between(&from.endpoints, &new.endpoints),
-            secrets: Delta::between(&from.secrets, &new.secrets),
-            telemetry: telemetry_changed.then(|| new.telemetry.clone()),
+            complete: false,
+            listeners: Delta::between(&old.listeners, &new.listeners, comparisons),
+            routes: Delta::between(&old.routes, &new.routes, comparisons),
+            clusters: Delta::between(&old.clusters, &new.clusters, comparisons),
+            endpoints: Delta::between(&old.endpoints, &new.endpoints, comparisons),
+            secrets: Delta::between(&old.secrets, &new.secrets, comparisons),
+            telemetry: (old.telemetry != new.telemetry).then(|| new.telemetry.clone()),
         }
     }
 
@@ -388,5 +434,17 @@ mod tests {
     fn what_is_not_a_message_is_an_error() {
         let mut reader = MessageReader::<ProxyMessage>::default();
         assert!(matches!(reader.push(b"{\"shutdown\":1}\n"), Err(MessageError::Malformed(_))));
+    }
+
+    #[test]
+    fn one_walk_finds_what_came_what_went_and_what_changed() {
+        let old = config(&[("a", "10.0.0.1:80"), ("b", "10.0.0.2:80"), ("d", "10.0.0.4:80"), ("f", "10.0.0.6:80")]);
+        let new = config(&[("b", "10.0.0.2:80"), ("c", "10.0.0.3:80"), ("d", "10.0.0.5:80"), ("e", "10.0.0.1:80")]);
+        let mut comparisons = Comparisons::default();
+        for _ in 0..2 {
+            let delta = Update::from_old(2, &old, &new, &mut comparisons).endpoints;
+            assert_eq!(delta.set.keys().collect::<Vec<_>>(), ["c", "d", "e"]);
+            assert_eq!(delta.removed, ["a", "f"]);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use meshlab_proxy_config::ProxyConfig;
-use meshlab_proxy_config::discovery::{ControlMessage, Node, Rejection, Update, encode_message};
+use meshlab_proxy_config::discovery::{Comparisons, ControlMessage, Node, Rejection, Update, encode_message};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -167,8 +167,11 @@ impl<W: World> Hub<W> {
             let world = world.clone();
             tasks.spawn_blocking(move || {
                 let (configs, notes) = world.compile(&share);
-                let now = configs.into_iter().zip(&had).map(|(config, had)| advance(config, had.as_ref(), version));
-                let now: Vec<_> = now.collect();
+                let mut comparisons = Comparisons::default();
+                let mut now = Vec::with_capacity(configs.len());
+                for (config, had) in configs.iter().zip(&had) {
+                    now.push(advance(config, had.as_ref(), version, &mut comparisons));
+                }
                 (share.into_iter().zip(now), notes)
             });
         }
@@ -210,7 +213,7 @@ impl<W: World> Hub<W> {
                 let version = self.versions.fetch_add(1, Ordering::Relaxed);
                 let compile = move || (world.compile(std::slice::from_ref(&class)).0.pop(), class);
                 if let Ok((Some(config), class)) = tokio::task::spawn_blocking(compile).await {
-                    let now = advance(config, None, version);
+                    let now = advance(&config, None, version, &mut Comparisons::default());
                     compiling.classes.insert(class, now.clone());
                     compiled = Some(now);
                 }
@@ -248,10 +251,15 @@ fn shares<T>(mut classes: Vec<T>) -> Vec<Vec<T>> {
 }
 
 /// What a class has after `had`: the same, if the new configuration is equal, so that nobody is told.
-fn advance(config: Arc<ProxyConfig>, had: Option<&Arc<Compiled>>, version: u64) -> Arc<Compiled> {
-    let since = Instant::now();
+fn advance<'a>(
+    new: &'a Arc<ProxyConfig>,
+    had: Option<&'a Arc<Compiled>>,
+    version: u64,
+    comparisons: &mut Comparisons<'a>,
+) -> Arc<Compiled> {
+    let (config, since) = (new.clone(), Instant::now());
     let Some(had) = had else { return Arc::new(Compiled { version, config, delta: None, since }) };
-    let update = Update::between(version, Some(&had.config), &config);
+    let update = Update::from_old(version, &had.config, new, comparisons);
     if update.is_empty() {
         return had.clone();
     }
