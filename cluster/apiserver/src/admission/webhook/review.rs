@@ -152,7 +152,8 @@ impl Answer {
         };
         let mut status = Status::new(known_reason(reason.unwrap_or_default()), text);
         let code = self.status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
-        status.code = code.filter(|code| (400..600).contains(code)).unwrap_or(403);
+        // A webhook that gives no code, as Istio's, denies with 400 (apiserver's `ToStatusErr`).
+        status.code = code.filter(|code| (400..600).contains(code)).unwrap_or(400);
         Err(status)
     }
 }
