@@ -45,26 +45,29 @@ pub struct Upstreams {
     addresses: BTreeMap<String, SocketAddr>,
     entries: Arc<Mutex<HashMap<String, Entry>>>,
     changed: Arc<Notify>,
-    /// Sockets of upstreams that refuse connections: bound, so that nobody else is there.
-    _refusing: Vec<socket2::Socket>,
+    /// Sockets of upstreams that refuse connections, or never take one: bound, so that nobody else is there.
+    _silent: Vec<socket2::Socket>,
 }
 
 impl Upstreams {
-    /// Starts one server for each name; names that begin with `dead` refuse connections.
+    /// Starts one server for each name. Names that begin with `dead` refuse connections, those with `stuck` let them hang.
     ///
     /// # Errors
     /// No socket can be had.
     pub async fn start(names: impl Iterator<Item = String>) -> Result<Self> {
         let mut upstreams =
-            Self { addresses: BTreeMap::new(), entries: Arc::default(), changed: Arc::default(), _refusing: Vec::new() };
+            Self { addresses: BTreeMap::new(), entries: Arc::default(), changed: Arc::default(), _silent: Vec::new() };
         for name in names {
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            if name.starts_with("dead") {
+            if name.starts_with("dead") || name.starts_with("stuck") {
                 let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
                 socket.bind(&any.into())?;
                 let address = socket.local_addr()?.as_socket().context("no address")?;
+                if name.starts_with("stuck") {
+                    upstreams._silent.extend(fill(&socket, address)?);
+                }
                 upstreams.addresses.insert(name, address);
-                upstreams._refusing.push(socket);
+                upstreams._silent.push(socket);
                 continue;
             }
             let listener = TcpListener::bind(any).await?;
@@ -107,6 +110,21 @@ impl Upstreams {
             }
         }
     }
+}
+
+/// Fills a socket's queue of connections, so that Linux drops whoever else knocks.
+fn fill(socket: &socket2::Socket, address: SocketAddr) -> Result<Vec<socket2::Socket>> {
+    const KNOCKS: usize = 4;
+    socket.listen(0)?;
+    let mut waiting = Vec::new();
+    for _ in 0..KNOCKS {
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        client.set_nonblocking(true)?;
+        // It is under way, or hangs already.
+        let _ = client.connect(&address.into());
+        waiting.push(client);
+    }
+    Ok(waiting)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

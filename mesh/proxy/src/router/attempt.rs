@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use meshlab_proxy_config::{Direction, UpstreamProtocol};
+use tokio::sync::Notify;
 
 use super::outgoing::Outgoing;
 use crate::cluster::Cluster;
@@ -173,13 +174,14 @@ fn classify(error: &hyper::Error) -> ResetReason {
 /// Stale connections that are tried before the failure counts: the request was not sent on any of them.
 const STALE_CONNECTIONS: usize = 8;
 
-/// Sends the request to `host` and waits for the response's head.
+/// Sends the request to `host` and waits for the response's head. Tells when there is a connection.
 pub(crate) async fn send(
     info: &mut StreamInfo,
     cluster: &Arc<Cluster>,
     host: &Arc<Host>,
     outgoing: &mut Outgoing,
     may_retry: bool,
+    connected: &Notify,
 ) -> Result<Attempted, Failure> {
     let http2 = outgoing.upgrade.is_none()
         && match cluster.config.protocol {
@@ -200,6 +202,7 @@ pub(crate) async fn send(
     if http2 {
         let connection = cluster.http2(host).await?;
         outlier::observe(cluster, host, HostOutcome::Connected);
+        connected.notify_one();
         let permit = request_permit(cluster)?;
         info.upstream = Some(connection.facts.clone());
         let request = outgoing.request(true, attempt, may_retry).ok_or(Failure::new(ResetReason::ProtocolError))?;
@@ -220,6 +223,7 @@ pub(crate) async fn send(
     for _ in 0..STALE_CONNECTIONS {
         let mut connection = cluster.http1(host).await?;
         outlier::observe(cluster, host, HostOutcome::Connected);
+        connected.notify_one();
         if permit.is_none() {
             match request_permit(cluster) {
                 Ok(granted) => permit = Some(granted),

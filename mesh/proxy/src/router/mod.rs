@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::attempt::{Attempted, Failure, ResetReason};
@@ -186,8 +187,10 @@ async fn attempts(
         let started = Instant::now();
         let may_retry = retries.remaining() > 0;
         let attempted = {
-            let sending = pin!(attempt::send(&mut exchange.info, cluster, &host, outgoing, may_retry));
-            limited(sending, timeout.as_mut(), retries.per_try_timeout(), progress.as_ref()).await
+            let connected = Notify::new();
+            let sending = pin!(attempt::send(&mut exchange.info, cluster, &host, outgoing, may_retry, &connected));
+            let per_try = retries.per_try_timeout().map(|limit| (limit, &connected));
+            limited(sending, timeout.as_mut(), per_try, progress.as_ref()).await
         };
         let failure = match attempted {
             Limited::Done(Ok(Attempted { response, mut stream })) => {
@@ -295,11 +298,11 @@ enum Limited<T> {
     PerTryTimeout,
 }
 
-/// Runs one attempt within the route's limit and its own. Without limits no timer is made.
+/// Runs one attempt within the route's limit and its own, which begins when it has a connection. Without limits no timer is made.
 async fn limited<T>(
     attempt: impl Future<Output = T>,
     timeout: Option<&mut RouteTimeout>,
-    per_try: Option<Duration>,
+    per_try: Option<(Duration, &Notify)>,
     progress: Option<&Arc<Progress>>,
 ) -> Limited<T> {
     if timeout.is_none() && per_try.is_none() {
@@ -312,7 +315,8 @@ async fn limited<T>(
         }
     };
     let try_limit = async {
-        let Some(per_try) = per_try else { return std::future::pending().await };
+        let Some((per_try, connected)) = per_try else { return std::future::pending().await };
+        connected.notified().await;
         if let Some(progress) = progress {
             progress.wait().await;
         }
