@@ -287,3 +287,45 @@ fn mesh_format(mesh: &MeshConfig) -> LogFormat {
 fn with_newline(format: &str) -> String {
     if format.ends_with('\n') { format.to_owned() } else { format!("{format}\n") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// <https://istio.io/latest/docs/tasks/observability/logs/access-log/#default-access-log-format>
+    #[test]
+    fn logs_are_written_as_istio_documents_them() {
+        insta::assert_snapshot!(TEXT_FORMAT.replace(' ', "\n"), @r#"
+        [%START_TIME%]
+        "%REQ(:METHOD)%
+        %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%
+        %PROTOCOL%"
+        %RESPONSE_CODE%
+        %RESPONSE_FLAGS%
+        %RESPONSE_CODE_DETAILS%
+        %CONNECTION_TERMINATION_DETAILS%
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON%"
+        %BYTES_RECEIVED%
+        %BYTES_SENT%
+        %DURATION%
+        %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%
+        "%REQ(X-FORWARDED-FOR)%"
+        "%REQ(USER-AGENT)%"
+        "%REQ(X-REQUEST-ID)%"
+        "%REQ(:AUTHORITY)%"
+        "%UPSTREAM_HOST%"
+        %UPSTREAM_CLUSTER_RAW%
+        %UPSTREAM_LOCAL_ADDRESS%
+        %DOWNSTREAM_LOCAL_ADDRESS%
+        %DOWNSTREAM_REMOTE_ADDRESS%
+        %REQUESTED_SERVER_NAME%
+        %ROUTE_NAME%
+        "#);
+        // The same, by name.
+        let text = TEXT_FORMAT.replace(['[', ']', '"', '\n'], "");
+        for operator in text.split(' ') {
+            assert!(JSON_FORMAT.iter().any(|(_, value)| *value == operator), "{operator} is missing");
+        }
+        assert_eq!(text.split(' ').count(), JSON_FORMAT.len());
+    }
+}

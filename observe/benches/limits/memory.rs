@@ -57,7 +57,7 @@ pub(crate) fn measure() -> Row {
     let series: Arc<Vec<_>> = Arc::new((0..TARGETS).map(|target| proxy_series(target, SERIES)).collect());
     let targets = serve_targets(&others, {
         let scrapes = scrapes.clone();
-        move |target| body(&series[target], scrapes.fetch_add(1, Ordering::Relaxed) / TARGETS, None)
+        move |target| Some(body(&series[target], scrapes.fetch_add(1, Ordering::Relaxed) / TARGETS))
     });
     let itself = std::env::current_exe().expect("this program has a path");
     let mut child =

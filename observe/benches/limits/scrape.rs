@@ -26,7 +26,7 @@ pub(crate) fn measure() -> Row {
         let scrapes = scrapes.clone();
         move |target| {
             let scrape = scrapes.fetch_add(1, Ordering::Relaxed) / TARGETS;
-            body(&series[target], scrape, None)
+            Some(body(&series[target], scrape))
         }
     });
     let targets =

@@ -9,7 +9,7 @@ use meshlab_observe::{JaegerOptions, jaeger};
 use tokio_util::sync::CancellationToken;
 
 use crate::Row;
-use crate::fixtures::{free_address, median, runtime, until};
+use crate::fixtures::{free_address, median, own_processor_time, runtime, until};
 
 const TRACES: usize = 25_000;
 /// Spans of one trace.
@@ -95,13 +95,14 @@ pub(crate) fn measure() -> Row {
         for tags in [r#"{"http.status_code":"503"}"#, r#"{"http.status_code":"418"}"#] {
             let tags: String = url::form_urlencoded::byte_serialize(tags.as_bytes()).collect();
             let url = format!("http://{query}/api/traces?service=api.webapp&tags={tags}&start=1&limit=20");
-            let mut took = Vec::new();
+            let (mut took, before) = (Vec::new(), own_processor_time());
             for _ in 0..ROUNDS {
                 let asked = Instant::now();
                 reqwest::get(&url).await.expect("an answer").bytes().await.expect("all of it");
                 took.push(asked.elapsed());
             }
-            worst.push(median(took).as_secs_f64() * 1e3);
+            let used = (own_processor_time() - before) / ROUNDS as u32;
+            worst.push(format!("{:.1} ms (processor time {:.1} ms)", median(took).as_secs_f64() * 1e3, used.as_secs_f64() * 1e3));
         }
         worst
     });
@@ -109,6 +110,6 @@ pub(crate) fn measure() -> Row {
     Row {
         what: "100,000 spans in store: a search by service and tag",
         at_most: "30 ms",
-        measured: format!("20 found {:.1} ms, none found {:.1} ms", took[0], took[1]),
+        measured: format!("20 found: {}; none found: {}", took[0], took[1]),
     }
 }

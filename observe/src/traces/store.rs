@@ -8,7 +8,7 @@ use ahash::AHashMap;
 use parking_lot::RwLock;
 
 use super::model::{Process, Span};
-use super::packed::{self, Dictionary, Packed};
+use super::packed::{self, Dictionary, Packed, Wanted};
 
 /// How much is kept.
 #[derive(Debug, Clone)]
@@ -95,13 +95,13 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    fn matches(&self, span: &Packed<'_>, process: &Process) -> bool {
+    fn matches(&self, span: &Packed<'_>, process: &Process, tags: &[Wanted<'_>]) -> bool {
         process.service == self.service
             && (self.start..=self.end).contains(&span.start)
             && self.min_duration.is_none_or(|least| span.duration >= least)
             && self.max_duration.is_none_or(|most| span.duration <= most)
             && self.operation.as_ref().is_none_or(|operation| *operation == span.name())
-            && self.tags.iter().all(|(name, value)| process.has(name, value) || span.has(name, value))
+            && self.tags.iter().zip(tags).all(|((name, value), wanted)| process.has(name, value) || span.has(wanted))
     }
 }
 
@@ -154,7 +154,9 @@ impl Store {
         let Some(service) = inner.services.get(search.service.as_str()) else { return Vec::new() };
         let until = service.traces.range(..=(search.end, u128::MAX)).rev();
         let traces = until.filter_map(|(_, id)| Some((*id, inner.traces.get(id)?)));
-        let matches = |span: Packed<'_>| inner.processes.get(span.process).is_some_and(|process| search.matches(&span, process));
+        let tags: Vec<_> = search.tags.iter().map(|(name, value)| Wanted::new(name, value, &inner.dictionary)).collect();
+        let matches =
+            |span: Packed<'_>| inner.processes.get(span.process).is_some_and(|process| search.matches(&span, process, &tags));
         let matching = traces.filter(|(_, trace)| inner.packed(trace).any(matches));
         matching.take(search.limit).map(|(id, trace)| inner.sorted(id, trace)).collect()
     }
