@@ -1,6 +1,6 @@
 //! The process that is measured.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -82,10 +82,9 @@ impl Server {
 
     /// Resident memory in bytes, once it has not changed for two seconds.
     pub(crate) async fn settled_memory(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.child.id().expect("the process runs"));
         let (mut last, mut since) = (0, 0);
         loop {
-            let now = resident(Path::new(&status));
+            let now = self.memory();
             since = if now.abs_diff(last) < 64 << 10 { since + 1 } else { 0 };
             if since == 8 {
                 return now;
@@ -97,13 +96,20 @@ impl Server {
 
     /// Resident memory in bytes, now.
     pub(crate) fn memory(&self) -> u64 {
-        resident(Path::new(&format!("/proc/{}/status", self.child.id().expect("the process runs"))))
+        self.status("VmRSS:")
     }
-}
 
-fn resident(status: &Path) -> u64 {
-    let status = std::fs::read_to_string(status).expect("memory is measured where there is /proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kilobytes << 10
+    /// How much of it only mirrors files, above all the program's own.
+    pub(crate) fn program_pages(&self) -> u64 {
+        self.status("RssFile:")
+    }
+
+    /// A line of the process' status in bytes.
+    fn status(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().expect("the process runs"));
+        let status = std::fs::read_to_string(path).expect("memory is measured where there is /proc");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of this name");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kilobytes << 10
+    }
 }
