@@ -25,8 +25,14 @@ const DECIMAL: [(&str, i32); 10] =
 const MAX_DIGITS: usize = 30;
 
 impl Quantity {
-    /// Parses a quantity. `None` where it is malformed, or beyond what anyone can mean (30 digits).
+    /// Parses a quantity. `None` where it is malformed, or beyond what anyone can mean (30 digits, in its canonical form as well, which
+    /// is what is stored and read again).
     pub fn parse(text: &str) -> Option<Self> {
+        let digits = |quantity: &Self| quantity.canonical().bytes().filter(u8::is_ascii_digit).count();
+        Self::parse_any(text).filter(|quantity| digits(quantity) <= MAX_DIGITS)
+    }
+
+    fn parse_any(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -155,6 +161,16 @@ mod tests {
     fn malformed() {
         for text in ["", "Gi", "1GiB", "1.2.3", "--1", "1e", "1e99", "one"] {
             assert!(Quantity::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_can_be_read_again() {
+        assert!(Quantity::parse("40000000000000000000004.4000004").is_none());
+        for text in ["400000000000000000000.4000004", "1e18", "9999999999999999999999999999", "1000E", "-0.0000000001"] {
+            let stored = canonical(text);
+            assert_eq!(canonical(&stored), stored, "{text}");
+            assert!(Quantity::parse(&stored).is_some(), "{text} becomes {stored}");
         }
     }
 
