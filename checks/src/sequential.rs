@@ -209,7 +209,7 @@ mod tests {
                         let (hits, probability) = (hits + hit, probability * chance);
                         let mut still_open = tests_open;
                         let mut is_off = false;
-                        for (bit, ratio) in tests.iter().enumerate().filter(|(bit, _)| tests_open & 1 << bit != 0) {
+                        for (bit, ratio) in tests.iter().enumerate().filter(|(bit, _)| tests_open & (1 << bit) != 0) {
                             let log_ratio = hits as f64 * ratio.hit + (requests - hits) as f64 * ratio.miss;
                             is_off |= log_ratio >= test.boundary;
                             still_open &= if log_ratio <= -test.boundary { !(1 << bit) } else { !0 };

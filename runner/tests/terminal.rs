@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
-use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -181,5 +180,5 @@ fn a_learner_walks_through_the_first_step_at_a_terminal() {
     assert!(!terminal.written.contains("\x1b["), "plain lines have no escape sequences");
     terminal.press("q\n");
     terminal.ended();
-    assert!(Path::new(&lab.0.path().join("state/progress.json")).exists());
+    assert!(lab.0.path().join("state/progress.json").exists());
 }
