@@ -203,7 +203,10 @@ pub(crate) fn is_available(deployment: &Deployment) -> bool {
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let Some(status) = &deployment.status else { return wanted == 0 };
     let current = status.observed_generation >= deployment.metadata.generation;
-    current && status.available_replicas.unwrap_or(0) >= wanted && status.updated_replicas.unwrap_or(0) >= wanted
+    let updated = status.updated_replicas.unwrap_or(0);
+    // Pods of before that still end would answer, or cut connections, in place of the new ones.
+    let old_are_gone = status.replicas.unwrap_or(0) <= updated;
+    current && old_are_gone && status.available_replicas.unwrap_or(0) >= wanted && updated >= wanted
 }
 
 /// `127.0.0.1:PORT` of the ingress gateway's port 80, as the cluster says it is published: another port than the one wanted where

@@ -54,7 +54,7 @@ impl Template {
     /// What the template makes of a value.
     pub(super) fn render(&self, value: &Value) -> String {
         let mut out = String::new();
-        render(&self.0, value, value, &mut out);
+        render(&self.0, value, &mut out);
         out
     }
 
@@ -72,7 +72,7 @@ fn relaxed(path: &str) -> String {
     if path.starts_with(['.', '[', '@', '$']) { path.to_owned() } else { format!(".{path}") }
 }
 
-fn render(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
+fn render(nodes: &[Node], here: &Value, out: &mut String) {
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
@@ -82,7 +82,7 @@ fn render(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
             }
             Node::Range(steps, body) => {
                 for item in walk(steps, here) {
-                    render(body, root, item, out);
+                    render(body, item, out);
                 }
             }
         }

@@ -84,7 +84,8 @@ async fn remote_port(session: &Session, target: &str, pod: &Pod, port: &str) -> 
     }
     let service = session.rest.get(&rest::path(resource, Some(&session.namespace), Some(name)), JSON).await?;
     let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let found = ports.iter().find(|entry| entry["name"] == port || entry["port"].to_string() == port);
+    let number = port.parse::<u64>().ok();
+    let found = ports.iter().find(|entry| entry["name"] == port || (number.is_some() && entry["port"].as_u64() == number));
     let entry = found.ok_or_else(|| {
         let has: Vec<String> = ports.iter().map(|entry| entry["port"].to_string()).collect();
         Failure::new(format!("Service {name} does not have a service port {port}; it has {}", has.join(", ")))
