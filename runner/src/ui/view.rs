@@ -100,7 +100,7 @@ fn draw_text(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
         line
     });
     let lines: Vec<Line<'_>> = lines.collect();
-    let place = if bottom == 0 { String::new() } else { format!(" {} % ", scroll * 100 / bottom) };
+    let place = (scroll * 100).checked_div(bottom).map_or_else(String::new, |percent| format!(" {percent} % "));
     let title = Span::styled(format!(" {} ", app.step().file.title.get(app.language())), theme.style(Role::Title));
     let place = Line::from(Span::styled(place, theme.style(Role::Faint))).alignment(Alignment::Right);
     frame.render_widget(Paragraph::new(lines).block(block.title(title).title(place)), area);
@@ -123,7 +123,7 @@ fn checks_title(app: &App) -> Line<'static> {
         0 => (passed, word(app.language(), "passed", "合格"), if passed == all { Role::Pass } else { Role::Accent }),
         pending => (all - pending.min(all), word(app.language(), "checking", "検証中"), Role::Running),
     };
-    let full = if all == 0 { 0 } else { count * BAR / all };
+    let full = (count * BAR).checked_div(all).unwrap_or_default();
     Line::from(vec![
         Span::raw(format!(" {count}/{all} {what} ")),
         Span::styled("█".repeat(full), app.theme.style(role)),
