@@ -268,6 +268,8 @@ async fn sample(prober: &Prober, split: &SplitProbe) -> Result<Verdict, ProbeErr
 /// was), and a request without a response as the kind of its error (`timeout`), so that a route that fails is seen to.
 async fn sample_once(prober: &Prober, split: &SplitProbe) -> Result<Verdict, ProbeError> {
     let mut test = SplitTest::new(&split.shares, split.margin);
+    // Requests that wait for a late answer wait together.
+    let batch = SPLIT_BATCH.max(split.concurrency);
     let mut odd: Option<Value> = None;
     while test.decision() == Decision::Undecided {
         if test.samples() >= SPLIT_LIMIT {
@@ -276,7 +278,7 @@ async fn sample_once(prober: &Prober, split: &SplitProbe) -> Result<Verdict, Pro
                 ProbeError::new(message).with_hint("the shares lie just between what passes and what fails; check the weights")
             );
         }
-        for outcome in send(prober, &split.from, &split.request, SPLIT_BATCH, split.concurrency).await? {
+        for outcome in send(prober, &split.from, &split.request, batch, split.concurrency).await? {
             let (category, seen) = categorise(&outcome, &split.by);
             if !split.shares.contains_key(&category) {
                 odd.get_or_insert(seen);

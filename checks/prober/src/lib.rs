@@ -26,7 +26,7 @@ pub use exchange::Sender;
 const MAX_REQUEST: usize = 1024 * 1024;
 
 /// The most requests under way at once.
-const MAX_CONCURRENCY: u32 = 64;
+const MAX_CONCURRENCY: u32 = 256;
 
 /// Serves probes until the listener fails. Dropping the future ends it.
 ///

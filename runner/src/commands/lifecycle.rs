@@ -141,6 +141,9 @@ async fn spawn(session: &Session) -> Result<Status, CommandError> {
     }
     // A process group of its own: Ctrl-C and a closed terminal do not reach it.
     command.arg("serve").process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log_file));
+    // A lab is mostly idle: the allocator gives back at once what a busy moment took, and takes no more than it was asked for.
+    // It reads its settings from the environment alone. On the solved course, after the checks, this is 42 MB of 188.
+    command.envs([("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_EAGER_COMMIT", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")]);
     let mut child =
         command.spawn().map_err(|error| CommandError::failed(format!("the lab's process does not start: {error}")))?;
     let mut line = String::new();

@@ -43,9 +43,6 @@ pub(super) fn check(object: &Object<Telemetry>, check: &mut Check) {
                     check.error(format!("{place}.{field}"), "cannot be empty");
                 }
             }
-            if tag.formatter.is_some() {
-                check.warning(format!("{place}.formatter"), "is not done by the proxy here");
-            }
         }
     }
     for (index, metrics) in spec.metrics.iter().enumerate() {
