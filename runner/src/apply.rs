@@ -7,14 +7,17 @@ use futures::future::try_join_all;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, ApiResource, Scope};
-use kube::{Client, discovery};
+use kube::{Client, ResourceExt, discovery};
 use meshlab_checks::ObjectEdit;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{CommandError, Hint};
 
 /// The field manager of everything meshlab applies itself.
 const MANAGER: &str = "meshlab";
+
+/// The field manager of single edits, for as long as they are made.
+const EDITOR: &str = "meshlab-edit";
 
 /// How long a kind may take to be served after its definition was created.
 const KIND_DEADLINE: Duration = Duration::from_secs(10);
@@ -108,7 +111,8 @@ async fn apply_one(client: &Client, object: &Value, (resource, capabilities): &K
     })
 }
 
-/// Makes an edit of one object, as `kubectl patch --type merge` does.
+/// Makes an edit of one object, as `kubectl patch --type merge` does, and owns nothing afterwards: a field with two owners would
+/// outlive a manifest that leaves it out.
 ///
 /// # Errors
 /// What the API server refuses.
@@ -119,7 +123,10 @@ pub(crate) async fn patch(client: &Client, edit: &ObjectEdit) -> Result<(), Comm
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    api.patch(&edit.name, &PatchParams::default(), &Patch::Merge(&edit.patch)).await?;
+    let params = PatchParams { field_manager: Some(EDITOR.to_owned()), ..PatchParams::default() };
+    let edited = api.patch(&edit.name, &params, &Patch::Merge(&edit.patch)).await?;
+    let others: Vec<_> = edited.managed_fields().iter().filter(|entry| entry.manager.as_deref() != Some(EDITOR)).collect();
+    api.patch(&edit.name, &params, &Patch::Merge(&json!({"metadata": {"managedFields": others}}))).await?;
     Ok(())
 }
 
