@@ -332,7 +332,7 @@ pub(crate) struct GradeArgs {
     /// How to report.
     #[arg(short, long, value_enum, default_value_t = GradeOutput::Text)]
     pub output: GradeOutput,
-    /// Submissions judged at the same time; each needs about 150 MB.
+    /// Submissions judged at the same time; each needs about 220 MB.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: u16,
     /// Seconds that one submission may take.
