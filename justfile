@@ -28,10 +28,13 @@ ci:
 fuzz TARGET="" SECONDS="60":
     cargo fuzz {{ if TARGET == "" { "list" } else { "run -s none " + TARGET + " -- -rss_limit_mb=4096 -max_total_time=" + SECONDS } }}
 
-# What a request costs beside Envoy, and how fast a change reaches the last of many proxies; both as tables.
+# The figures, as tables: the lab, the cluster, a request beside Envoy, a change that reaches many proxies, telemetry.
 bench:
+    cargo bench -p meshlab --bench lab
+    cargo bench -p meshlab-cluster
     cargo bench --profile dist -p meshlab-proxy --bench side_by_side
     cargo bench -p meshlab-control --bench convergence
+    cargo bench -p meshlab-observe
 
 # Licences, advisories and duplicate crates.
 deny:

@@ -1,4 +1,4 @@
-//! The dashboards, like those Istio brings for Grafana. Titles are names of [`crate::pages::text`].
+//! The dashboards, like those Istio brings for Grafana. Titles are names of [`crate::pages::texts`].
 
 /// A dashboard.
 pub(super) struct Dashboard {

@@ -4,8 +4,8 @@
 //! other than the static files, and links are relative, so that pages work behind any proxy.
 
 pub(crate) mod chart;
+pub(crate) mod language;
 mod live;
-pub(crate) mod text;
 mod texts;
 
 use std::sync::LazyLock;
@@ -19,8 +19,8 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 use url::form_urlencoded;
 
+pub(crate) use language::Language;
 pub(crate) use live::live;
-pub(crate) use text::Language;
 
 /// Scripts and styles come from here and nowhere else, and nothing is framed by others.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \

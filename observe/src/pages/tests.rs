@@ -1,7 +1,7 @@
 use axum::extract::Query as Extracted;
 use http::HeaderMap;
 
-use super::text::Language;
+use super::language::Language;
 use super::*;
 
 /// What is put wherever traffic can put text.
