@@ -1,24 +1,26 @@
 //! HTTP route tables.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Fraction, HeaderOperations, Origin, StringMatch, ValueMatch};
 
 /// A route table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfiguration {
     /// Its name.
     pub name: String,
     /// The most specific domain wins: exact, then longest `*suffix`, then longest `prefix*`, then `*`. There is no fall-through.
-    pub virtual_hosts: Vec<VirtualHost>,
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
     /// Whether a port in `Host` is ignored when domains are compared.
     #[serde(default)]
     pub ignore_port_in_host: bool,
 }
 
 /// The routes of some domains.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VirtualHost {
     /// Its name (`reviews.default.svc.cluster.local:80`, `allow_any`, `block_all`).
@@ -32,8 +34,29 @@ pub struct VirtualHost {
     pub require_tls: bool,
 }
 
+impl RouteConfiguration {
+    /// A table, its virtual hosts brought into [their order](VirtualHost::order).
+    pub fn new(name: String, mut virtual_hosts: Vec<Arc<VirtualHost>>, ignore_port_in_host: bool) -> Self {
+        virtual_hosts.sort_by(|a, b| a.order().cmp(&b.order()));
+        Self { name, virtual_hosts, ignore_port_in_host }
+    }
+
+    /// Whether its virtual hosts are in [their order](VirtualHost::order), each name once.
+    pub fn is_ordered(&self) -> bool {
+        self.virtual_hosts.is_sorted_by(|a, b| a.order() < b.order())
+    }
+}
+
+impl VirtualHost {
+    /// The order in which people look for virtual hosts, and in which the compiler gives them: by name, the one for all other names
+    /// last. To requests it makes no difference.
+    pub fn order(&self) -> (bool, &str) {
+        (self.domains.iter().any(|domain| domain == "*"), &self.name)
+    }
+}
+
 /// One route.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Its name, `spec.http[].name` (or `default`).
@@ -94,7 +117,7 @@ pub enum PathMatch {
 }
 
 /// What a route does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RouteAction {
     /// Forward.
@@ -111,7 +134,7 @@ pub enum RouteAction {
 }
 
 /// Forwarding to a cluster.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     /// By weight, relative to their sum; one entry takes all.

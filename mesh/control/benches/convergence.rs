@@ -1,7 +1,9 @@
 //! How long a change takes to reach the last of many proxies: 1,000 services with 10 endpoints each, 100 proxies, one route changed.
 //! The whole way counts: API server, watch, compilation, delta, stream, acknowledgement.
 //!
-//! `cargo bench -p meshlab-control` prints the median and the worst of some rounds. Arguments: services, proxies, workloads.
+//! `cargo bench -p meshlab-control` prints the median and the worst of some rounds, then the processor time of a round, which other
+//! work on the machine does not blur, and the memory of the whole process: control plane, API server and proxies' ends.
+//! Arguments: services, proxies, workloads.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -15,17 +17,44 @@ use support::Lab;
 const ROUNDS: usize = 10;
 const ENDPOINTS: usize = 10;
 
+#[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a benchmark's result; a few rounds")]
 fn main() {
     let numbers: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
     let number = |at: usize, default| numbers.get(at).copied().unwrap_or(default);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let (services, proxies, workloads) = (number(0, 1000), number(1, 100), number(2, 10));
-    let mut took = runtime.block_on(measure(services, proxies, workloads));
+    let Measured { mut took, processor, resident_mib } = runtime.block_on(measure(services, proxies, workloads));
     took.sort();
     let what = format!(
         "{services} services with {ENDPOINTS} endpoints, one route changed: last of {proxies} proxies of {workloads} workloads updated"
     );
     report(&took, &what);
+    println!("processor time a round: {:.1} ms; resident: {resident_mib} MiB", processor.as_secs_f64() * 1000.0 / ROUNDS as f64);
+}
+
+struct Measured {
+    /// One for each round.
+    took: Vec<Duration>,
+    /// Of all rounds.
+    processor: Duration,
+    /// When the last round is over.
+    resident_mib: u64,
+}
+
+/// The processor time that all threads have taken so far.
+fn processor_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let taken = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(taken).sum())
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 /// The limit.
@@ -46,7 +75,7 @@ fn report(took: &[Duration], what: &str) {
     );
 }
 
-async fn measure(services: usize, proxies: usize, workloads: usize) -> Vec<Duration> {
+async fn measure(services: usize, proxies: usize, workloads: usize) -> Measured {
     let lab = Lab::new().await;
     for index in 0..services {
         lab.kube.apply("services", service(index));
@@ -73,13 +102,14 @@ async fn measure(services: usize, proxies: usize, workloads: usize) -> Vec<Durat
     }
     wait_for_all(&mut updates, proxies).await;
     let mut took = Vec::new();
+    let before = processor_time();
     for round in 0..ROUNDS {
         lab.kube.apply("virtualservices", route(round));
         let applied = Instant::now();
         wait_for_all(&mut updates, proxies).await;
         took.push(applied.elapsed());
     }
-    took
+    Measured { took, processor: processor_time().saturating_sub(before), resident_mib: resident_mib() }
 }
 
 async fn wait_for_all(updates: &mut tokio::sync::mpsc::UnboundedReceiver<()>, proxies: usize) {

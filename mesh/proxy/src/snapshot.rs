@@ -175,7 +175,7 @@ impl Snapshot {
                 routes.insert(name.clone(), table.clone());
                 continue;
             }
-            match RouteTable::new(config) {
+            match RouteTable::new(config, before.map(|(table, _)| &**table)) {
                 Ok(table) => drop(routes.insert(name.clone(), Arc::new(table))),
                 Err(error) => {
                     errors.add("route", name, error);

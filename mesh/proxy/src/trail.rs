@@ -127,14 +127,14 @@ impl Trail {
                 .iter()
                 .take(MAXIMUM_CANDIDATES)
                 .map(|host| Decision {
-                    name: host.name.clone(),
+                    name: host.config.name.clone(),
                     origin: None,
-                    reason: Some(format!("host {} is none of {}", request.authority, host.domains.join(", "))),
+                    reason: Some(format!("host {} is none of {}", request.authority, host.config.domains.join(", "))),
                 })
                 .collect();
             return;
         };
-        self.virtual_host = Some(host.name.clone());
+        self.virtual_host = Some(host.config.name.clone());
         for route in &host.routes {
             let reason = route.matcher.rejection(request, claims);
             let taken = reason.is_none();

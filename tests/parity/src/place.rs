@@ -139,7 +139,7 @@ impl Place<'_> {
     fn routes(&self, table: &RouteConfiguration, used: &mut BTreeSet<String>) -> RouteConfiguration {
         let mut table = table.clone();
         table.name = format!("{}{}", prefix(self.scenario), table.name);
-        for route in table.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
+        for route in table.virtual_hosts.iter_mut().flat_map(|host| &mut Arc::make_mut(host).routes) {
             if let RouteAction::Forward(forward) = &mut route.action {
                 forward.destinations.iter_mut().for_each(|destination| self.rename(&mut destination.cluster, used));
                 forward.mirrors.iter_mut().for_each(|mirror| self.rename(&mut mirror.cluster, used));

@@ -382,7 +382,7 @@ impl<'a> Builder<'a, '_> {
                 ..empty_host("blackhole", servers.first().map_or(0, |bound| bound.port))
             });
         }
-        RouteConfiguration { name, virtual_hosts, ignore_port_in_host: true }
+        RouteConfiguration::new(name, virtual_hosts.into_iter().map(Arc::new).collect(), true)
     }
 
     fn downstream_tls(&mut self, settings: &ServerTlsSettings, bound: &BoundServer<'_>, http: bool) -> DownstreamTls {

@@ -226,7 +226,7 @@ fn route(name: &str, port: &InboundPort) -> RouteConfiguration {
         routes: vec![route],
         require_tls: false,
     };
-    RouteConfiguration { name: name.to_owned(), virtual_hosts: vec![virtual_host], ignore_port_in_host: false }
+    RouteConfiguration::new(name.to_owned(), vec![Arc::new(virtual_host)], false)
 }
 
 fn cluster(number: u16, port: &InboundPort) -> Cluster {

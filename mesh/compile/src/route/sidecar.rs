@@ -29,15 +29,15 @@ pub(crate) fn sidecar_route(
     if !virtual_hosts.iter().any(|virtual_host| virtual_host.domains.iter().any(|domain| domain == "*")) {
         virtual_hosts.push(catch_all(scope));
     }
-    RouteConfiguration { name: port.to_string(), virtual_hosts, ignore_port_in_host: true }
+    RouteConfiguration::new(port.to_string(), virtual_hosts.into_iter().map(Arc::new).collect(), true)
 }
 
 /// The route table of one service's address, from its port's virtual hosts: its own takes every name.
 pub(crate) fn sniffed_route(port_hosts: &[VirtualHost], service: &MeshService, port: u16) -> RouteConfiguration {
     let name = format!("{}:{port}", service.host);
     let own = port_hosts.iter().find(|virtual_host| virtual_host.name == name).cloned();
-    let virtual_hosts = own.map(|own| VirtualHost { domains: vec!["*".into()], ..own }).into_iter().collect();
-    RouteConfiguration { name, virtual_hosts, ignore_port_in_host: true }
+    let virtual_hosts = own.map(|own| Arc::new(VirtualHost { domains: vec!["*".into()], ..own })).into_iter().collect();
+    RouteConfiguration::new(name, virtual_hosts, true)
 }
 
 /// The virtual hosts of a port.

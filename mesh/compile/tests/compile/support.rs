@@ -165,7 +165,7 @@ pub(crate) fn reviews_vs(mesh: &mut Mesh, http: &str) {
 pub(crate) fn host_of(config: &ProxyConfig, table: &str, domain: &str) -> VirtualHost {
     let table = config.routes.get(table).unwrap_or_else(|| panic!("no route table {table} in {:?}", config.routes.keys()));
     let found = table.virtual_hosts.iter().find(|host| host.domains.iter().any(|d| d == domain));
-    found.unwrap_or_else(|| panic!("no domain {domain} in {table:#?}")).clone()
+    VirtualHost::clone(found.unwrap_or_else(|| panic!("no domain {domain} in {table:#?}")))
 }
 
 pub(crate) fn forward(route: &Route) -> &Forward {

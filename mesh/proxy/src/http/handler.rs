@@ -464,7 +464,7 @@ fn find_route(
         trail.routes(table, host.map(|host| &**host), view, claims);
     }
     let host = host.ok_or_else(not_found)?;
-    if host.require_tls && scheme_of(&received.headers) != "https" {
+    if host.config.require_tls && scheme_of(&received.headers) != "https" {
         let location = format!("https://{authority}{}", received.path);
         let mut reply = LocalReply::new(301, "direct_response");
         if let Ok(location) = HeaderValue::from_str(&location) {

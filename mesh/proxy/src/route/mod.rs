@@ -36,10 +36,8 @@ pub(crate) struct RouteTable {
 
 /// The routes of some domains.
 pub(crate) struct VirtualHost {
-    pub(crate) name: String,
-    pub(crate) domains: Vec<String>,
+    pub(crate) config: Arc<config::VirtualHost>,
     pub(crate) routes: Vec<Arc<Route>>,
-    pub(crate) require_tls: bool,
 }
 
 /// A compiled route.
@@ -69,7 +67,11 @@ pub(crate) enum RouteError {
 }
 
 impl RouteTable {
-    pub(crate) fn new(config: &config::RouteConfiguration) -> Result<Self, RouteError> {
+    /// Compiles a table. Virtual hosts that the table `before` it has too are taken from there: a table has one for every service of
+    /// the mesh, and seldom do more than a few of them change.
+    pub(crate) fn new(config: &config::RouteConfiguration, before: Option<&Self>) -> Result<Self, RouteError> {
+        let known: AHashMap<_, _> =
+            before.iter().flat_map(|table| &table.hosts).map(|host| (Arc::as_ptr(&host.config), host)).collect();
         let mut table = Self {
             hosts: Vec::with_capacity(config.virtual_hosts.len()),
             exact: AHashMap::new(),
@@ -88,7 +90,10 @@ impl RouteTable {
                     });
                 }
             }
-            table.hosts.push(Arc::new(VirtualHost::new(host)?));
+            table.hosts.push(match known.get(&Arc::as_ptr(host)) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(VirtualHost::new(host)?),
+            });
         }
         table.suffixes.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
         table.prefixes.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
@@ -184,9 +189,9 @@ pub(crate) fn strip_port(authority: &str) -> &str {
 }
 
 impl VirtualHost {
-    fn new(config: &config::VirtualHost) -> Result<Self, RouteError> {
+    fn new(config: &Arc<config::VirtualHost>) -> Result<Self, RouteError> {
         let routes = config.routes.iter().map(|route| Route::new(route, &config.name).map(Arc::new)).collect::<Result<_, _>>()?;
-        Ok(Self { name: config.name.clone(), domains: config.domains.clone(), routes, require_tls: config.require_tls })
+        Ok(Self { config: config.clone(), routes })
     }
 
     /// The first route that matches (facts 1 and 2).
@@ -239,6 +244,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn virtual_hosts_that_stay_are_not_compiled_again() {
+        let host = |name: &str| {
+            let domains = vec![name.to_owned()];
+            Arc::new(config::VirtualHost { name: name.into(), domains, routes: Vec::new(), require_tls: false })
+        };
+        let table = |virtual_hosts| config::RouteConfiguration::new("80".into(), virtual_hosts, true);
+        let (a, b) = (host("a"), host("b"));
+        let before = RouteTable::new(&table(vec![a.clone(), b.clone()]), None).unwrap();
+        let after = RouteTable::new(&table(vec![host("a"), b]), Some(&before)).unwrap();
+        assert!(!Arc::ptr_eq(before.virtual_host("a").unwrap(), after.virtual_host("a").unwrap()));
+        assert!(Arc::ptr_eq(before.virtual_host("b").unwrap(), after.virtual_host("b").unwrap()));
+    }
+
     proptest! {
         #[test]
         fn any_authority_and_any_path_are_survived(authority in ".{0,30}", path in ".{0,30}", prefix in "/[a-z]{0,5}") {
@@ -246,16 +265,18 @@ mod tests {
             let config = config::RouteConfiguration {
                 name: "r".into(),
                 virtual_hosts: hosts
-                    .map(|(name, domain)| config::VirtualHost {
-                        name: name.into(),
-                        domains: vec![domain.into()],
-                        routes: Vec::new(),
-                        require_tls: false,
+                    .map(|(name, domain)| {
+                        Arc::new(config::VirtualHost {
+                            name: name.into(),
+                            domains: vec![domain.into()],
+                            routes: Vec::new(),
+                            require_tls: false,
+                        })
                     })
                     .into(),
                 ignore_port_in_host: true,
             };
-            let table = RouteTable::new(&config).unwrap();
+            let table = RouteTable::new(&config, None).unwrap();
             prop_assert!(table.virtual_host(&authority).is_some());
             let _ = matcher::query_parameter(&path, "a");
             for matched in [matcher::PathMatcher::Prefix(prefix.clone()), matcher::PathMatcher::SegmentPrefix(prefix.clone())] {

@@ -300,7 +300,7 @@ async fn fact_43_the_passthrough_cluster_goes_where_the_client_wanted() {
     let mut table = (*gone.routes["r"]).clone();
     let mut second_round = to("PassthroughCluster");
     second_round.matches.headers = vec![ValueMatch { invert: true, ..value("x-envoy-attempt-count", None) }];
-    table.virtual_hosts[0].routes = vec![second_round, blocked];
+    std::sync::Arc::make_mut(&mut table.virtual_hosts[0]).routes = vec![second_round, blocked];
     gone.routes.insert("r".into(), table.into());
     bench.apply(gone);
     assert_eq!(bench.get("/").await.status, 502);

@@ -454,7 +454,8 @@ impl Setup {
 
     pub(crate) fn build(self) -> ProxyConfig {
         let listener = listener(self.direction, vec![chain("http", ChainProtocol::Http(self.http))]);
-        let routes = RouteConfiguration { name: "r".into(), virtual_hosts: self.hosts, ignore_port_in_host: true };
+        let virtual_hosts = self.hosts.into_iter().map(Arc::new).collect();
+        let routes = RouteConfiguration { name: "r".into(), virtual_hosts, ignore_port_in_host: true };
         ProxyConfig {
             listeners: BTreeMap::from([("l".to_owned(), Arc::new(listener))]),
             routes: BTreeMap::from([("r".to_owned(), Arc::new(routes))]),
