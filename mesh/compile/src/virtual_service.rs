@@ -183,6 +183,10 @@ fn merge_delegate(
     let mut out = Vec::new();
     for (index, rule) in delegate.spec.http.iter().enumerate() {
         let origin = origin("VirtualService", &delegate.meta.namespace, &delegate.meta.name, &format!("spec.http[{index}]"));
+        if rule.delegate.is_some() {
+            problems.push(Problem::new(origin, "a delegate cannot delegate in turn; the route is dropped".into()));
+            continue;
+        }
         let mut merged = resolve_rule(rule, &delegate.meta.namespace, domain);
         match merge_matches(&root_matches, &merged.r#match) {
             Some(matches) => merged.r#match = matches,

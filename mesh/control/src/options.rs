@@ -195,6 +195,13 @@ mod tests {
     }
 
     #[test]
+    fn fact_47_istiods_ports() {
+        let options = parse(&["discovery"], &[]).unwrap();
+        let ports = [options.plaintext_discovery.unwrap(), options.secure_discovery, options.monitoring, options.https];
+        assert_eq!(ports.map(|address| address.port()), [15010, 15012, 15014, 15017]);
+    }
+
+    #[test]
     fn what_is_not_understood_is_named() {
         insta::assert_snapshot!(parse(&["serve"], &[]).unwrap_err(), @r#"unknown command "serve" for "pilot-discovery"; the commands are discovery and version"#);
         insta::assert_snapshot!(parse(&["discovery", "--magic=1"], &[]).unwrap_err(), @"unknown flag: --magic");

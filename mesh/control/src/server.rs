@@ -23,7 +23,7 @@ use crate::ca::{self, Authenticator, Authority, CaError, RootError};
 use crate::debug::Debug;
 use crate::discovery::{Discovery, Hub, Published, certificate, stream};
 use crate::http::{Body, Peer, TlsError, json, not_found, read_body, serve, text, tls};
-use crate::inject::Injector;
+use crate::inject::{Injector, runs_native_sidecars};
 use crate::inventory::{Followed, Inventory};
 use crate::kube_client::{self, ClientError};
 use crate::metrics::Metrics;
@@ -286,17 +286,12 @@ impl Injection {
         webhook::inject(&injector, review, find, &self.metrics)
     }
 
-    /// Kubernetes runs native sidecars reliably from 1.33 on; one older node is enough to do without.
+    /// One node that does not run native sidecars is enough to do without.
     fn native_sidecars(&self) -> bool {
-        let recent = |node: &Value| {
-            let version = node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or_default();
-            let mut numbers = version.trim_start_matches('v').split('.').map(str::parse::<u32>);
-            matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (1, 33))
-        };
         match self.options.native_sidecars {
             NativeSidecars::On => true,
             NativeSidecars::Off => false,
-            NativeSidecars::Auto => self.inventory.objects("Node").iter().all(|node| recent(node)),
+            NativeSidecars::Auto => self.inventory.objects("Node").iter().all(|node| runs_native_sidecars(node)),
         }
     }
 

@@ -4,6 +4,7 @@ mod destination_rules;
 mod invariants;
 mod scope;
 mod security;
+mod semantics;
 mod shape;
 mod support;
 mod virtual_services;

@@ -418,6 +418,22 @@ http:
 }
 
 #[test]
+fn fact_23_a_delegate_does_not_delegate_in_turn() {
+    let mut mesh = Mesh::bookinfo();
+    reviews_vs(&mut mesh, "- {match: [{uri: {prefix: /a}}], delegate: {name: child}}");
+    mesh.istio(
+        "VirtualService",
+        "default",
+        "child",
+        "http: [{match: [{uri: {prefix: /a/b}}], delegate: {name: grandchild}}, {name: own, route: [{destination: {host: reviews}}]}]",
+    );
+    mesh.istio("VirtualService", "default", "grandchild", "http: [{name: far, route: [{destination: {host: ratings}}]}]");
+    let compiled = mesh.compile("default", "sleep");
+    assert_eq!(names(&host_of(&compiled.config, "9080", "reviews").routes), ["own"]);
+    assert!(compiled.problems.iter().any(|problem| problem.origin.path == "spec.http[0]" && problem.origin.name == "child"));
+}
+
+#[test]
 fn claims_are_matched_by_path() {
     let mut mesh = Mesh::bookinfo();
     reviews_vs(

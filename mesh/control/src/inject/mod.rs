@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use pod::Pod;
+pub(crate) use policy::runs_native_sidecars;
 use template::Context;
 pub use values::Values;
 

@@ -489,6 +489,20 @@ fn traffic_annotations_become_flags_of_the_init_container() {
 }
 
 #[test]
+fn fact_47_the_proxys_user_and_ports_are_kept_out_of_the_redirect() {
+    let pod = injected(&injector(), &app());
+    let proxy = named(&pod["spec"]["initContainers"], PROXY).unwrap();
+    assert_eq!(proxy["securityContext"]["runAsUser"], 1337);
+    let ports: Vec<_> = proxy["ports"].as_array().unwrap().iter().map(|port| port["containerPort"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [15090]);
+    assert_eq!(pod["metadata"]["annotations"]["prometheus.io/port"], "15020");
+    assert_eq!(proxy["readinessProbe"]["httpGet"]["port"], 15021);
+    let args = named(&pod["spec"]["initContainers"], INIT).unwrap()["args"].as_array().unwrap();
+    let after = |flag: &str| args[args.iter().position(|arg| arg == flag).unwrap() + 1].as_str().unwrap();
+    assert_eq!((after("-p"), after("-z"), after("-u"), after("-d")), ("15001", "15006", "1337", "15090,15021,15020"));
+}
+
+#[test]
 fn without_interception_there_is_no_init_container() {
     let pod = annotated(app(), "sidecar.istio.io/interceptionMode", "NONE");
     assert_eq!(names(&injected(&injector(), &pod), "initContainers"), ["istio-proxy"]);

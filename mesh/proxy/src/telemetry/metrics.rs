@@ -14,6 +14,14 @@ use super::peer::{Peer, Peers};
 use super::prometheus::Exposition;
 use crate::cluster::stats::Counter;
 use crate::flags::Flags;
+use crate::stream::StreamInfo;
+
+/// The cluster of unknown destinations, where they are allowed.
+const PASSTHROUGH: &str = "PassthroughCluster";
+/// What requests for unknown destinations are reported as, where they are not allowed.
+const BLACK_HOLE: &str = "BlackHoleCluster";
+/// The route that answers these.
+const BLOCK_ALL: &str = "block_all";
 
 /// Envoy's default histogram buckets, which Istio keeps: milliseconds, or bytes.
 pub(crate) const BUCKETS: [f64; 19] = [
@@ -365,7 +373,7 @@ impl Metrics {
             reporter,
             workload: telemetry.workload.clone(),
             peer: peer.unwrap_or(&self.peers.unknown).clone(),
-            service: service.unwrap_or(&self.unknown_service).clone(),
+            service: self.destination(info, service),
             source_principal: source_principal.unwrap_or(unknown_name).clone(),
             destination_principal: destination_principal.unwrap_or(unknown_name).clone(),
             status: info.status,
@@ -376,6 +384,30 @@ impl Metrics {
             tags,
         };
         self.find(labels, telemetry)
+    }
+
+    /// The service that a stream was for. Where the mesh knows none, a sidecar goes by the name that its application asked for, as
+    /// Istio's does: its cluster is the passthrough cluster, or there is none, and the virtual host for unknown names says why.
+    fn destination(&self, info: &StreamInfo, service: Option<&Arc<ServiceIdentity>>) -> Arc<ServiceIdentity> {
+        let known = service.filter(|service| service.name != PASSTHROUGH).is_some();
+        let (false, Direction::Outbound, Some(http)) = (known, info.connection.direction, &info.http) else {
+            return service.unwrap_or(&self.unknown_service).clone();
+        };
+        let name = match info.route.as_ref().map(|route| route.name.as_str()) {
+            Some(BLOCK_ALL) => BLACK_HOLE,
+            _ => service.map_or(http.authority.as_str(), |service| &service.name),
+        };
+        let key = (http.authority.clone(), name.to_owned(), "unknown".to_owned());
+        let mut services = self.services.lock();
+        if let Some(found) = services.get(&key) {
+            return found.clone();
+        }
+        // Applications make up as many names as they like.
+        if services.len() >= self.limit {
+            return service.unwrap_or(&self.unknown_service).clone();
+        }
+        let (host, name, namespace) = key.clone();
+        services.entry(key).or_insert(Arc::new(ServiceIdentity { host, name, namespace })).clone()
     }
 
     fn find(&self, labels: Labels, telemetry: &super::Telemetry) -> Option<Arc<Series>> {

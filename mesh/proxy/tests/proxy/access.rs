@@ -90,6 +90,25 @@ async fn fact_34_deny_goes_before_allow_and_a_dry_run_denies_nobody() {
 }
 
 #[tokio::test]
+async fn fact_39_a_denial_is_403_and_names_the_policy_or_none() {
+    let by_path = |path: &str| vec![rule(vec![], vec![vec![exact(Attribute::Path, &[path])]], vec![])];
+    let access = HttpAccess {
+        allow: vec![policy("ok", by_path("/ok"))],
+        deny: vec![policy("never", [by_path("/other"), by_path("/never")].concat())],
+        ..HttpAccess::default()
+    };
+    let (upstream, bench) = guarded(access).await;
+    assert_eq!(bench.get("/ok").await.status, 200);
+    for (path, details) in [("/x", "none"), ("/never", "ns[default]-policy[never]-rule[1]")] {
+        let answer = bench.get(path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (403, "RBAC: access denied"));
+        assert_eq!(answer.header("content-type"), Some("text/plain"));
+        bench.logged(&format!("\"GET {path} HTTP/1.1\" 403 - rbac_access_denied_matched_policy[{details}] ")).await;
+    }
+    assert_eq!(upstream.count(), 1);
+}
+
+#[tokio::test]
 async fn fact_37_principals_never_match_plaintext_and_stars_mean_not_empty() {
     let from = |attribute: Attribute, value: StringMatch| {
         let condition = Condition { attribute, values: vec![AttributeMatch::String(value)], not_values: Vec::new() };
@@ -230,6 +249,8 @@ async fn fact_40_several_providers_are_alternatives_and_places_can_be_named() {
         let seen = upstream.last();
         assert_eq!((seen.header("x-sub"), seen.header("x-role")), (Some("someone"), Some("x")));
         assert_eq!(seen.header("x-payload"), token.split('.').nth(1));
+        let forwarded = [seen.header("x-jwt"), seen.header("cookie"), Some(seen.path.as_str())];
+        assert!(forwarded.iter().flatten().any(|place| place.contains(&token)), "forwardOriginalToken leaves it where it was");
     }
     let denied = bench.send(Request::get("/").header("x-jwt", issuer.token(claims()))).await;
     assert_eq!((denied.status, denied.body.as_str()), (403, "Audiences in Jwt are not allowed"));
@@ -310,6 +331,44 @@ async fn fact_34_a_custom_policy_asks_over_http() {
     bench.logged("403 UAEX ext_authz_denied").await;
     assert_eq!(bench.send(Request::get("/checked").header("x-ext-authz", "allow")).await.status, 200);
     assert_eq!(upstream.last().header("x-checked-by"), Some("me"));
+}
+
+#[tokio::test]
+async fn fact_34_first_the_authorizer_then_the_token_then_deny_then_allow() {
+    let issuer = issuer();
+    let authz = Upstream::with(|seen, _| {
+        let refused = seen.header("x-ext-authz") == Some("deny");
+        Box::pin(async move { text(if refused { 418 } else { 200 }, "") })
+    })
+    .await;
+    let upstream = Upstream::named("u").await;
+    let when = |header: &str| vec![rule(vec![], vec![], vec![exact(Attribute::Header(header.into()), &["deny"])])];
+    let principal = exact(Attribute::RequestPrincipal, &["testing@secure.istio.io/someone"]);
+    let mut setup =
+        Setup::new(vec![to("c")], vec![cluster("c", &[upstream.address]), cluster("authz", &[authz.address])]).inbound();
+    setup.http.access = HttpAccess {
+        custom: vec![CustomPolicy {
+            policy: policy("custom", vec![PolicyRule::default()]),
+            provider: authorizer(AuthorizerProtocol::Http),
+        }],
+        jwt: vec![issuer.rule()],
+        deny: vec![policy("denied", when("x-deny"))],
+        allow: vec![policy("allowed", vec![rule(vec![vec![principal]], vec![], vec![])])],
+        ..HttpAccess::default()
+    };
+    let bench = setup.serve();
+    // Each request breaks one rule less, from the first that is asked to the last.
+    let request = |ext: &str, token: &str, deny: &str| {
+        Request::get("/").header("x-ext-authz", ext).header("authorization", token).header("x-deny", deny)
+    };
+    assert_eq!(bench.send(request("deny", "Bearer x.y.z", "deny")).await.status, 418);
+    assert_eq!(bench.send(request("", "Bearer x.y.z", "deny")).await.status, 401);
+    assert_eq!(bench.send(request("", "", "deny")).await.status, 403);
+    bench.logged("rbac_access_denied_matched_policy[ns[default]-policy[denied]-rule[0]]").await;
+    assert_eq!(bench.send(request("", "", "")).await.status, 403);
+    bench.logged("rbac_access_denied_matched_policy[none]").await;
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(bench.send(request("", &format!("Bearer {}", issuer.token(claims())), "")).await.status, 200);
 }
 
 #[tokio::test]

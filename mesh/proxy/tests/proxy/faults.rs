@@ -15,11 +15,21 @@ fn faulty(fault: Fault) -> Route {
 async fn fact_20_an_abort_answers_instead_of_the_upstream() {
     let upstream = Upstream::named("u").await;
     let abort = FaultAbort { status: AbortStatus::Http(418), fraction: Fraction::ALL };
-    let bench =
-        Setup::new(vec![faulty(Fault { delay: None, abort: Some(abort) })], vec![cluster("c", &[upstream.address])]).serve();
+    let mut route = forwarding(|forward| {
+        forward.retry = Some(RetryPolicy {
+            attempts: 2,
+            on: vec![RetryOn::RetriableStatusCodes],
+            status_codes: vec![418],
+            per_try_timeout_ms: 0,
+            backoff_base_ms: 1,
+            prefer_other_hosts: false,
+        });
+    });
+    route.fault = Some(Fault { delay: None, abort: Some(abort) });
+    let bench = Setup::new(vec![route], vec![cluster("c", &[upstream.address])]).serve();
     let answer = bench.get("/").await;
     assert_eq!((answer.status, answer.body.as_str()), (418, "fault filter abort"));
-    assert_eq!(upstream.count(), 0);
+    assert_eq!((upstream.count(), bench.stat("cluster.c.upstream_rq_retry")), (0, 0), "an abort is not retried");
     bench.logged("418 FI fault_filter_abort").await;
 }
 
@@ -71,6 +81,23 @@ async fn fact_21_a_mirror_gets_a_copy_and_its_answer_is_thrown_away() {
     let seen = copy.seen.lock().unwrap().clone();
     let post = seen.iter().find(|seen| seen.method == Method::POST).unwrap();
     assert_eq!((post.path.as_str(), post.body.as_str(), post.host.as_str()), ("/x", "payload", "app"), "no -shadow suffix");
+}
+
+#[tokio::test]
+async fn fact_21_a_mirror_is_not_traced() {
+    let (main, copy) = (Upstream::named("main").await, Upstream::named("copy").await);
+    let route = forwarding(|forward| forward.mirrors = vec![Mirror { cluster: "m".into(), fraction: Fraction::ALL }]);
+    let mut setup = Setup::new(vec![route], vec![cluster("c", &[main.address]), cluster("m", &[copy.address])]);
+    setup.telemetry.tracing = Some(Tracing {
+        sampling: Fraction::ALL,
+        cluster: "nobody".into(),
+        exporter: SpanExporter::Zipkin,
+        service_name: "app.default".into(),
+        custom_tags: Default::default(),
+    });
+    setup.serve().get("/").await;
+    until("the copy", || (copy.count() == 1).then_some(())).await;
+    assert_eq!((main.last().header("x-b3-sampled"), copy.last().header("x-b3-sampled")), (Some("1"), Some("0")));
 }
 
 #[tokio::test]

@@ -104,6 +104,66 @@ async fn a_request_passes_two_proxies_with_mutual_tls() {
     }
 }
 
+/// A listener for bytes instead of requests.
+fn for_bytes(config: &mut ProxyConfig) {
+    let mut listener = (*config.listeners["l"]).clone();
+    listener.filter_chains[0].protocol = ChainProtocol::Tcp(TcpProxy {
+        stat_prefix: "t".into(),
+        clusters: vec![WeightedTcpCluster { cluster: "c".into(), weight: 1 }],
+        access: TcpAccess::default(),
+        idle_timeout_ms: 0,
+        origin: None,
+    });
+    if let Some(tls) = &mut listener.filter_chains[0].tls {
+        tls.alpn = vec!["istio-peer-exchange".into(), "istio".into()];
+    }
+    config.listeners.insert("l".into(), Arc::new(listener));
+}
+
+#[tokio::test]
+async fn tcp_metrics_name_the_workloads_on_both_sides() {
+    let mesh = Mesh::new();
+    let application = Upstream::named("httpbin").await;
+    let server = Bench::start();
+    server.proxy.set_identity(mesh.identity(HTTPBIN)).unwrap();
+    let mut setup = Setup::to(application.address);
+    setup.telemetry.workload = WorkloadLabels {
+        workload: "httpbin-v1".into(),
+        namespace: "default".into(),
+        app: "httpbin".into(),
+        ..Default::default()
+    };
+    let mut config = strict(setup);
+    for_bytes(&mut config);
+    server.apply(config);
+    let sidecar = Bench::start();
+    sidecar.proxy.set_identity(mesh.identity(SLEEP)).unwrap();
+    let mut config = client(server.address(), UpstreamTls::Mesh(mesh_tls(&[HTTPBIN])), |cluster| {
+        cluster.protocol = UpstreamProtocol::Tcp;
+    });
+    for_bytes(&mut config);
+    sidecar.apply(config);
+
+    let answer = raw(sidecar.address(), b"GET / HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("httpbin"), "only the application's bytes: {answer:?}");
+    for (proxy, reporter) in [(&server.proxy, "destination"), (&sidecar.proxy, "source")] {
+        let metrics = until("the connection's end", || {
+            Some(proxy.metrics()).filter(|metrics| metrics.contains("istio_tcp_connections_closed_total"))
+        })
+        .await;
+        let line = metrics.lines().find(|line| line.starts_with("istio_tcp_connections_closed_total")).unwrap();
+        for label in [
+            &*format!("reporter=\"{reporter}\""),
+            "source_workload=\"sleep-v1\"",
+            "source_app=\"sleep\"",
+            "destination_workload=\"httpbin-v1\"",
+            "destination_app=\"httpbin\"",
+        ] {
+            assert!(line.contains(label), "{label} in {line}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn fact_33_auto_mtls_is_decided_for_each_endpoint() {
     let mesh = Mesh::new();

@@ -38,6 +38,38 @@ async fn fact_48_the_source_reports_istios_labels_and_histograms() {
 }
 
 #[tokio::test]
+async fn fact_43_metrics_say_what_became_of_unknown_destinations() {
+    let blocked = RouteAction::DirectResponse { status: 502, body: String::new() };
+    let mut passthrough = cluster("PassthroughCluster", &[refused().await]);
+    passthrough.service.name = "PassthroughCluster".into();
+    let mut setup = Setup::new(vec![], vec![passthrough, cluster("c", &[])]);
+    setup.hosts = vec![
+        virtual_host("known", &["known"], vec![route("known", path(PathMatch::Exact("/ok".into())), to("c").action)]),
+        virtual_host("block_all", &["blocked.example"], vec![route("block_all", any_path(), blocked)]),
+        virtual_host("allow_any", &["*"], vec![route("allow_any", any_path(), to("PassthroughCluster").action)]),
+    ];
+    let bench = setup.serve();
+    for (host, path, status, service, name) in [
+        ("blocked.example", "/", 502, "blocked.example", "BlackHoleCluster"),
+        ("other.example", "/", 503, "other.example", "PassthroughCluster"),
+        ("known", "/ok", 503, "c.default.svc.cluster.local", "c"),
+        ("known", "/missing", 404, "known", "known"),
+    ] {
+        assert_eq!(bench.send(Request::get(path).header("host", host)).await.status, status);
+        let labels = [
+            format!("response_code=\"{status}\""),
+            format!("destination_service=\"{service}\""),
+            format!("destination_service_name=\"{name}\""),
+        ];
+        let counted = |metrics: &str| {
+            let mut lines = metrics.lines().filter(|line| line.starts_with("istio_requests_total"));
+            lines.any(|line| labels.iter().all(|label| line.contains(label)))
+        };
+        until(&labels.join(" "), || counted(&bench.proxy.metrics()).then_some(())).await;
+    }
+}
+
+#[tokio::test]
 async fn metrics_can_be_switched_off_and_their_labels_changed() {
     let upstream = Upstream::named("u").await;
     let mut setup = Setup::to(upstream.address);
