@@ -2,8 +2,8 @@
 
 mod api;
 mod chunk;
+mod columns;
 mod exposition;
-#[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod labels;
 mod matcher;
@@ -11,6 +11,7 @@ mod page;
 mod promql;
 mod scrape;
 mod target;
+mod times;
 mod tsdb;
 
 use std::io;

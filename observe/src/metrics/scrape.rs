@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::chunk::{Millis, Sample, stale};
+use super::chunk::{Millis, stale};
 use super::exposition::{self, Exposition, Metadata};
 use super::labels::{Labels, NAME, Pair, pair};
 use super::target::{Target, Targets};
+use super::times::Timeline;
 use super::tsdb::{SeriesRef, Tsdb};
 use crate::client::Fetch;
 
@@ -176,97 +177,135 @@ impl<N: Net> Scraper<N> {
 const REPORTS: [&str; 5] =
     ["up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added"];
 
-/// The series of one target, by their text in the body: most of them were there the last time, too.
+/// The series of one target, in the order of the last body: the next one mostly has the same.
 struct Known {
     hashers: [RandomState; 2],
-    series: AHashMap<u128, Entry>,
+    series: Vec<Entry>,
     labels: Vec<Pair>,
-    scrape: u64,
+    /// When the target was scraped.
+    scrapes: Timeline,
+    /// The times that its samples bring along.
+    brought: Timeline,
 }
 
+/// Two hashes of a series' text: that both are those of another text does not happen.
+type Key = u128;
+
+#[derive(Debug, Clone, Copy)]
 struct Entry {
+    key: Key,
     reference: SeriesRef,
-    /// The last scrape that had it.
-    seen: u64,
     /// Whether its samples bring their own times; then its end is not marked.
     timed: bool,
+}
+
+/// Finds what a body has among what the one before had.
+struct Places<'a> {
+    before: &'a [Entry],
+    /// What should come next.
+    next: usize,
+    /// All of them, once one was not where it should be.
+    by_key: Option<AHashMap<Key, usize>>,
+}
+
+impl Places<'_> {
+    fn find(&mut self, key: Key) -> Option<usize> {
+        let place = if self.before.get(self.next).is_some_and(|entry| entry.key == key) {
+            self.next
+        } else {
+            let all = || self.before.iter().enumerate().map(|(place, entry)| (entry.key, place)).collect();
+            *self.by_key.get_or_insert_with(all).get(&key)?
+        };
+        self.next = place + 1;
+        Some(place)
+    }
 }
 
 impl Known {
     fn new(target: &Target) -> Self {
         let labels = target.labels.iter().map(|(name, value)| pair(name, value)).collect();
-        Self { hashers: [RandomState::new(), RandomState::new()], series: AHashMap::new(), labels, scrape: 0 }
+        let hashers = [RandomState::new(), RandomState::new()];
+        Self { hashers, series: Vec::new(), labels, scrapes: Timeline::default(), brought: Timeline::default() }
     }
 
     /// Appends a whole scrape, and marks as ended what was in the one before and is not in this. Yields how many series are new.
     fn append(&mut self, tsdb: &Tsdb, exposition: &Exposition<'_>, time: Millis) -> Result<usize, String> {
         // All labels are read before anything is written, so that a scrape is taken as a whole or not at all.
-        let keys: Vec<u128> = exposition.lines.iter().map(|line| self.key(line.series)).collect();
-        let mut new = AHashMap::new();
-        for (line, key) in exposition.lines.iter().zip(&keys) {
-            if !self.series.contains_key(key) && !new.contains_key(key) {
-                new.insert(*key, self.labels_of(line.series)?);
+        let mut places = Places { before: &self.series, next: 0, by_key: None };
+        let mut new: AHashMap<Key, Labels> = AHashMap::new();
+        let mut lines = Vec::with_capacity(exposition.lines.len());
+        for line in &exposition.lines {
+            let key = self.key(line.series);
+            let place = places.find(key);
+            if place.is_none() && !new.contains_key(&key) {
+                new.insert(key, self.labels_of(line.series)?);
             }
+            lines.push((key, place));
         }
-        self.scrape += 1;
-        let mut added = 0;
+        let scrape = self.scrapes.at(time);
+        let (mut added, mut seen) = (0, vec![false; self.series.len()]);
+        let mut series = Vec::with_capacity(lines.len());
         let mut appender = tsdb.appender();
-        for (line, key) in exposition.lines.iter().zip(keys) {
-            let sample = Sample { time: line.time.unwrap_or(time), value: line.value };
-            if sample.time > time + MAX_AHEAD {
+        for (line, (key, place)) in exposition.lines.iter().zip(lines) {
+            if line.time.is_some_and(|brought| brought > time + MAX_AHEAD) {
                 tsdb.dropped.out_of_bounds.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            if let Some(entry) = self.series.get_mut(&key) {
-                entry.seen = self.scrape;
-                if appender.append(entry.reference, sample) {
+            let brought = line.time.map(|time| self.brought.at(time));
+            let moment = brought.as_ref().unwrap_or(&scrape);
+            if let Some(place) = place {
+                let entry = self.series[place];
+                if appender.append_at(entry.reference, moment, line.value) {
+                    // A body may have a series twice.
+                    if !std::mem::replace(&mut seen[place], true) {
+                        series.push(entry);
+                    }
                     continue;
                 }
+                seen[place] = true;
             }
             // New, or forgotten by the store meanwhile.
-            let labels = match new.remove(&key) {
-                Some(labels) => labels,
+            let labels = match new.get(&key) {
+                Some(labels) => labels.clone(),
                 None => self.labels_of(line.series)?,
             };
             if let Some(reference) = appender.series(labels) {
-                appender.append(reference, sample);
-                added += 1;
-                self.series.insert(key, Entry { reference, seen: self.scrape, timed: line.time.is_some() });
+                appender.append_at(reference, moment, line.value);
+                if place.is_some() || new.remove(&key).is_some() {
+                    added += 1;
+                    series.push(Entry { key, reference, timed: line.time.is_some() });
+                }
             }
         }
-        let scrape = self.scrape;
-        self.series.retain(|_, entry| {
-            let there = entry.seen == scrape;
-            if !there && !entry.timed {
-                appender.append(entry.reference, Sample { time, value: stale() });
-            }
-            there
-        });
+        for (entry, _) in self.series.iter().zip(seen).filter(|(entry, seen)| !seen && !entry.timed) {
+            appender.append_at(entry.reference, &scrape, stale());
+        }
+        self.series = series;
         Ok(added)
     }
 
     /// Marks all series as ended.
     fn end(&mut self, tsdb: &Tsdb, time: Millis) {
-        let mut appender = tsdb.appender();
-        for (_, entry) in self.series.drain().filter(|(_, entry)| !entry.timed) {
-            appender.append(entry.reference, Sample { time, value: stale() });
+        let (mut appender, scrape) = (tsdb.appender(), self.scrapes.at(time));
+        for entry in std::mem::take(&mut self.series).into_iter().filter(|entry| !entry.timed) {
+            appender.append_at(entry.reference, &scrape, stale());
         }
     }
 
     /// Appends what is known about the scrape itself, in the order of [`REPORTS`].
-    fn report(&self, tsdb: &Tsdb, time: Millis, values: [f64; REPORTS.len()]) {
-        let mut appender = tsdb.appender();
+    fn report(&mut self, tsdb: &Tsdb, time: Millis, values: [f64; REPORTS.len()]) {
+        let (mut appender, scrape) = (tsdb.appender(), self.scrapes.at(time));
         for (name, value) in REPORTS.into_iter().zip(values) {
             let pairs = std::iter::once(pair(NAME, name)).chain(self.labels.iter().cloned()).collect();
             if let Some(reference) = appender.series(Labels::new(pairs)) {
-                appender.append(reference, Sample { time, value });
+                appender.append_at(reference, &scrape, value);
             }
         }
     }
 
-    fn key(&self, series: &str) -> u128 {
+    fn key(&self, series: &str) -> Key {
         let [a, b] = &self.hashers;
-        u128::from(a.hash_one(series)) << 64 | u128::from(b.hash_one(series))
+        Key::from(a.hash_one(series)) << 64 | Key::from(b.hash_one(series))
     }
 
     fn labels_of(&self, series: &str) -> Result<Labels, String> {

@@ -1,15 +1,17 @@
 //! The time series, in memory, bounded by age, number and bytes. What does not fit is counted.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, AHashSet};
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use super::chunk::{Chunk, Millis, Sample, is_stale};
+use super::chunk::{Chunk, Millis, Sample};
+use super::columns::Columns;
 use super::labels::{Labels, Pair, pair};
 use super::matcher::{Condition, Matcher, all_match};
+use super::times::Moment;
 
 /// How much is kept.
 #[derive(Debug, Clone)]
@@ -112,7 +114,32 @@ struct Slot {
 struct Series {
     labels: Labels,
     /// A reader shares them; the last one is copied if it is appended to meanwhile.
-    chunks: VecDeque<Arc<Chunk>>,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+/// A sample is not newer than the one before.
+struct OutOfOrder;
+
+impl Series {
+    fn append(&mut self, moment: &Moment, value: f64) -> Result<(), OutOfOrder> {
+        let next = match self.chunks.last_mut() {
+            None => Chunk::new(moment, value),
+            Some(last) if last.last().time >= moment.time => return Err(OutOfOrder),
+            Some(last) if last.takes(moment) => {
+                Arc::make_mut(last).push(moment, value);
+                return Ok(());
+            }
+            Some(last) => {
+                let lone = last.is_out_of_step(moment);
+                Arc::make_mut(last).close();
+                Chunk::new(&if lone { Moment::lone(moment.time) } else { moment.clone() }, value)
+            }
+        };
+        // There are few: room for exactly them.
+        self.chunks.reserve_exact(1);
+        self.chunks.push(Arc::new(next));
+        Ok(())
+    }
 }
 
 /// A series that was asked for, with the chunks that may have samples of the time asked for.
@@ -123,26 +150,20 @@ pub(crate) struct Selected {
 }
 
 impl Selected {
-    /// Samples with `after < time <= until`, stale marks among them.
-    pub(crate) fn samples(&self, after: Millis, until: Millis) -> impl Iterator<Item = Sample> + '_ {
-        self.chunks
-            .iter()
-            .filter(move |chunk| chunk.last().time > after && chunk.first() <= until)
-            .flat_map(|chunk| chunk.iter())
-            .filter(move |sample| sample.time > after && sample.time <= until)
+    pub(crate) fn chunks(&self) -> &[Arc<Chunk>] {
+        &self.chunks
     }
 
-    /// Appends samples with `after < time <= until` to `samples`, without stale marks.
-    pub(crate) fn read(&self, after: Millis, until: Millis, samples: &mut Vec<Sample>) {
-        for chunk in &self.chunks {
-            samples.reserve(chunk.len());
-            // A loop of its own for each chunk: an hour of a thousand series is a million samples.
-            chunk.iter().for_each(|sample| {
-                if sample.time > after && sample.time <= until && !is_stale(sample.value) {
-                    samples.push(sample);
-                }
-            });
+    /// The latest sample that is not after `until`, which may be the mark of an end.
+    pub(crate) fn latest(&self, until: Millis) -> Option<Sample> {
+        let chunk = self.chunks.iter().rev().find(|chunk| chunk.first() <= until)?;
+        let last = chunk.last();
+        if last.time <= until {
+            return Some(last);
         }
+        let mut columns = Columns::default();
+        columns.read_chunk(chunk);
+        columns.latest(until)
     }
 }
 
@@ -260,29 +281,23 @@ impl Appender<'_> {
         Some(self.head.create(&labels))
     }
 
+    /// Appends a sample whose time nobody shares.
+    pub(crate) fn append(&mut self, reference: SeriesRef, sample: Sample) -> bool {
+        self.append_at(reference, &Moment::lone(sample.time), sample.value)
+    }
+
     /// Appends to a series; `false` if the series has been forgotten meanwhile. A sample that is not newer, or of a time that cannot
     /// be, is dropped and counted.
-    pub(crate) fn append(&mut self, reference: SeriesRef, sample: Sample) -> bool {
+    pub(crate) fn append_at(&mut self, reference: SeriesRef, moment: &Moment, value: f64) -> bool {
         let slot = self.head.slots.get_mut(reference.slot as usize).filter(|slot| slot.generation == reference.generation);
         let Some(series) = slot.and_then(|slot| slot.series.as_mut()) else { return false };
-        if !TIMES.contains(&sample.time) {
+        if !TIMES.contains(&moment.time) {
             self.tsdb.dropped.out_of_bounds.fetch_add(1, Ordering::Relaxed);
-            return true;
+        } else if series.append(moment, value).is_err() {
+            self.tsdb.dropped.out_of_order.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.head.appended += 1;
         }
-        match series.chunks.back_mut() {
-            Some(chunk) if chunk.last().time >= sample.time => {
-                self.tsdb.dropped.out_of_order.fetch_add(1, Ordering::Relaxed);
-                return true;
-            }
-            Some(chunk) if !chunk.is_full() => Arc::make_mut(chunk).push(sample),
-            full => {
-                if let Some(full) = full {
-                    Arc::make_mut(full).close();
-                }
-                series.chunks.push_back(Arc::new(Chunk::new(sample)));
-            }
-        }
-        self.head.appended += 1;
         true
     }
 }
@@ -308,7 +323,7 @@ impl Head {
         let labels = Labels::new(shared);
         self.by_labels.insert(labels.clone(), slot);
         let place = &mut self.slots[slot as usize];
-        place.series = Some(Series { labels, chunks: VecDeque::with_capacity(1) });
+        place.series = Some(Series { labels, chunks: Vec::new() });
         SeriesRef { slot, generation: place.generation }
     }
 
@@ -345,10 +360,9 @@ impl Head {
         let mut dead = AHashSet::new();
         for (slot, place) in self.slots.iter_mut().enumerate() {
             let Some(series) = &mut place.series else { continue };
-            while series.chunks.front().is_some_and(|chunk| chunk.last().time < cutoff) {
-                series.chunks.pop_front();
-                chunks += 1;
-            }
+            let old = series.chunks.iter().take_while(|chunk| chunk.last().time < cutoff).count();
+            series.chunks.drain(..old);
+            chunks += old as u64;
             if series.chunks.is_empty() {
                 self.by_labels.remove(&series.labels);
                 place.series = None;
@@ -373,6 +387,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::times::Timeline;
 
     fn add(tsdb: &Tsdb, labels: &[(&str, &str)], time: Millis, value: f64) -> Option<SeriesRef> {
         let mut appender = tsdb.appender();
@@ -435,7 +450,39 @@ mod tests {
         add(&tsdb, &[("__name__", "m")], 1000, 1.0);
         let read = tsdb.select(&[equal("__name__", "m")], 0, 9000);
         add(&tsdb, &[("__name__", "m")], 2000, 2.0);
-        assert_eq!(read[0].samples(0, 9000).count(), 1);
-        assert_eq!(tsdb.select(&[], 0, 9000)[0].samples(1000, 2000).map(|sample| sample.value).collect::<Vec<_>>(), [2.0]);
+        let samples = |selected: &Selected, after, until| {
+            let mut columns = Columns::default();
+            columns.read(selected, None, (after, until));
+            columns.samples().values.to_vec()
+        };
+        assert_eq!(samples(&read[0], 0, 9000), [1.0]);
+        assert_eq!(samples(&tsdb.select(&[], 0, 9000)[0], 1000, 2000), [2.0]);
+    }
+
+    #[test]
+    fn series_of_one_target_share_their_times_and_one_that_was_missing_has_its_own() {
+        let (tsdb, mut timeline) = (Tsdb::new(Limits::default()), Timeline::default());
+        let mut appender = tsdb.appender();
+        let series: Vec<_> =
+            ["always", "gap"].into_iter().map(|name| appender.series(Labels::of([("__name__", name)])).unwrap()).collect();
+        for tick in 0..500 {
+            let moment = timeline.at(tick * 5000);
+            assert!(appender.append_at(series[0], &moment, tick as f64));
+            if tick != 100 {
+                assert!(appender.append_at(series[1], &moment, tick as f64));
+            }
+        }
+        drop(appender);
+        let of = |name| tsdb.select(&[equal("__name__", name)], -1, i64::MAX).remove(0);
+        let (always, gap) = (of("always"), of("gap"));
+        assert_eq!([always.chunks.len(), gap.chunks.len()], [3, 4]);
+        assert!(gap.chunks[3].has_times_of(&always.chunks[2]), "the next block is shared again");
+        let mut columns = Columns::default();
+        columns.read(&gap, None, (-1, i64::MAX));
+        let expected: Vec<f64> = (0..500).filter(|tick| *tick != 100).map(f64::from).collect();
+        assert_eq!(columns.samples().values, expected);
+        assert_eq!(columns.samples().times.iter().map(|time| *time as f64 / 5000.0).collect::<Vec<_>>(), expected);
+        let latest = |until| gap.latest(until).map(|sample| (sample.time, sample.value));
+        assert_eq!([latest(-1), latest(502_000), latest(i64::MAX)], [None, Some((495_000, 99.0)), Some((2_495_000, 499.0))]);
     }
 }

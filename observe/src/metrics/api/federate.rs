@@ -20,7 +20,7 @@ pub(super) async fn federate(State(server): Shared, parameters: Parameters) -> A
     let found = server.evaluate(move |tsdb| {
         let selected = selectors.iter().flat_map(|matchers| tsdb.select(matchers, now - LOOKBACK, now));
         let latest = selected.filter_map(|series| {
-            let last = series.samples(now - LOOKBACK, now).last().filter(|sample| !is_stale(sample.value))?;
+            let last = series.latest(now).filter(|last| last.time > now - LOOKBACK && !is_stale(last.value))?;
             Some((series.labels, last))
         });
         let mut latest: Vec<_> = latest.collect();

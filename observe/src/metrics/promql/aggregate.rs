@@ -1,15 +1,14 @@
-//! Aggregations: many series to few.
+//! Aggregations that need all series of a group at once; the others are in [`fold`](super::fold).
 
 use ahash::AHashMap;
-use promql_parser::parser::token::{
-    T_AVG, T_BOTTOMK, T_COUNT, T_COUNT_VALUES, T_GROUP, T_MAX, T_MIN, T_QUANTILE, T_STDDEV, T_STDVAR, T_SUM, T_TOPK,
-};
+use promql_parser::parser::token::{T_BOTTOMK, T_COUNT_VALUES, T_QUANTILE, T_STDDEV, T_STDVAR, T_TOPK};
 use promql_parser::parser::{AggregateExpr, LabelModifier};
 
 use super::Result;
 use super::eval::execution;
-use super::value::{Grid, Row, Sum, Value, combine, format_number, quantile, variance};
-use crate::metrics::labels::{Labels, NAME, is_label_name};
+use super::fold::kept;
+use super::value::{Grid, Row, Value, combine, format_number, quantile, variance};
+use crate::metrics::labels::{Labels, is_label_name};
 
 /// Applies an aggregation; `parameter` is that of `topk` and its like.
 pub(super) fn apply(operation: &AggregateExpr, parameter: Option<Value>, rows: Vec<Row>, grid: Grid) -> Result<Vec<Row>> {
@@ -19,30 +18,6 @@ pub(super) fn apply(operation: &AggregateExpr, parameter: Option<Value>, rows: V
         _ => Err(execution(&format!("{} expects a scalar parameter", operation.op))),
     };
     Ok(match operation.op.id() {
-        T_SUM => groups.fold(grid, Sum::default, |sum, value| sum.add(value), |sum| sum.total()),
-        T_COUNT => groups.fold(grid, || 0.0, |count, _| *count += 1.0, |count| *count),
-        T_GROUP => groups.fold(grid, || (), |(), _| (), |()| 1.0),
-        T_AVG => groups.fold(grid, Mean::default, |mean, value| mean.add(value), Mean::value),
-        T_MIN => groups.fold(
-            grid,
-            || f64::NAN,
-            |best, value| {
-                if value < *best || best.is_nan() {
-                    *best = value
-                }
-            },
-            |best| *best,
-        ),
-        T_MAX => groups.fold(
-            grid,
-            || f64::NAN,
-            |best, value| {
-                if value > *best || best.is_nan() {
-                    *best = value
-                }
-            },
-            |best| *best,
-        ),
         T_STDDEV => groups.columns(grid, |_, values| variance(values.into_iter()).sqrt()),
         T_STDVAR => groups.columns(grid, |_, values| variance(values.into_iter())),
         T_QUANTILE => {
@@ -60,29 +35,6 @@ pub(super) fn apply(operation: &AggregateExpr, parameter: Option<Value>, rows: V
     })
 }
 
-/// A mean that survives sums beyond the largest number.
-#[derive(Debug, Clone, Default)]
-struct Mean {
-    sum: Sum,
-    count: f64,
-    incremental: f64,
-    infinite: bool,
-}
-
-impl Mean {
-    fn add(&mut self, value: f64) {
-        self.sum.add(value);
-        self.count += 1.0;
-        self.infinite |= !value.is_finite();
-        self.incremental += value / self.count - self.incremental / self.count;
-    }
-
-    fn value(&self) -> f64 {
-        let sum = self.sum.total();
-        if sum.is_infinite() && !self.infinite { self.incremental } else { sum / self.count }
-    }
-}
-
 struct Groups {
     groups: Vec<(Labels, Vec<Row>)>,
 }
@@ -92,13 +44,7 @@ impl Groups {
         let mut groups: Vec<(Labels, Vec<Row>)> = Vec::new();
         let mut known: AHashMap<Labels, usize> = AHashMap::new();
         for row in rows {
-            let labels = match modifier {
-                None => Labels::default(),
-                Some(LabelModifier::Include(by)) => row.labels.filtered(|name| by.labels.iter().any(|kept| kept == name)),
-                Some(LabelModifier::Exclude(without)) => {
-                    row.labels.filtered(|name| name != NAME && !without.labels.iter().any(|dropped| dropped == name))
-                }
-            };
+            let labels = row.labels.filtered(|name| kept(modifier, name));
             let index = *known.entry(labels).or_insert_with_key(|labels| {
                 groups.push((labels.clone(), Vec::new()));
                 groups.len() - 1
@@ -106,22 +52,6 @@ impl Groups {
             groups[index].1.push(row);
         }
         Self { groups }
-    }
-
-    /// Folds each group's values, series by series.
-    fn fold<A>(self, grid: Grid, new: impl Fn() -> A, add: impl Fn(&mut A, f64), result: impl Fn(&A) -> f64) -> Vec<Row> {
-        let fold = |(labels, rows): (Labels, Vec<Row>)| {
-            let mut folded: Vec<Option<A>> = (0..grid.len()).map(|_| None).collect();
-            for row in &rows {
-                for (folded, value) in folded.iter_mut().zip(&row.values) {
-                    if let Some(value) = value {
-                        add(folded.get_or_insert_with(&new), *value);
-                    }
-                }
-            }
-            Row { labels, values: folded.iter().map(|folded| folded.as_ref().map(&result)).collect() }
-        };
-        self.groups.into_iter().map(fold).collect()
     }
 
     /// Computes each group's value of a step from all values of that step.

@@ -4,13 +4,16 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use promql_parser::parser::{AtModifier, Call, Expr, MatrixSelector, Offset, SubqueryExpr, VectorSelector};
+use promql_parser::parser::token::{T_AVG, T_COUNT, T_GROUP, T_MAX, T_MIN, T_SUM};
+use promql_parser::parser::{AggregateExpr, AtModifier, Call, Expr, MatrixSelector, Offset, SubqueryExpr, VectorSelector};
 
-use super::parse::{bare, matchers, millis, offset, since_epoch};
-use super::range::{self, Window};
-use super::value::{Grid, Row, Value, combine};
+use super::fold::{Accumulator, Count, Folded, Greatest, Least, Mean, There};
+use super::parse::{bare, matchers, millis, names_one_metric, offset, since_epoch};
+use super::range::{self, Plan, Windows};
+use super::value::{Grid, Row, Sum, Value, combine};
 use super::{LOOKBACK, QueryError, Result, SUBQUERY_STEP, aggregate, binary, function};
 use crate::metrics::chunk::{Millis, Sample, is_stale};
+use crate::metrics::columns::{Columns, Samples};
 use crate::metrics::labels::Labels;
 use crate::metrics::tsdb::{Selected, Tsdb};
 
@@ -36,24 +39,13 @@ pub(super) enum Emit {
     Time,
 }
 
-/// The windows of a range vector: at every step, the samples with `end - range < time <= end`.
-#[derive(Debug, Clone, Copy)]
-struct Windows {
-    grid: Grid,
-    at: Option<Millis>,
-    offset: Millis,
-    range: Millis,
-}
-
-impl Windows {
-    fn end(&self, index: usize) -> Millis {
-        self.at.unwrap_or_else(|| self.grid.time(index)) - self.offset
-    }
-
-    /// What all windows together need: after, until.
-    fn span(&self) -> (Millis, Millis) {
-        (self.end(0) - self.range, self.end(self.grid.len().saturating_sub(1)))
-    }
+/// A call of a function of range vectors.
+struct RangeCall<'e> {
+    function: range::Function,
+    ranges: &'e Expr,
+    /// The other argument, at each step.
+    parameter: Option<Vec<f64>>,
+    keeps_name: bool,
 }
 
 impl<'a> Evaluator<'a> {
@@ -77,9 +69,8 @@ impl<'a> Evaluator<'a> {
                 self.checked(binary::apply(operation, left, right)?)
             }
             Expr::Aggregate(operation) => {
-                let parameter = operation.param.as_ref().map(|parameter| self.eval(parameter, grid)).transpose()?;
-                let rows = self.vector(&operation.expr, grid)?;
-                self.checked(Value::Vector(aggregate::apply(operation, parameter, rows, grid)?))
+                let rows = self.aggregate(operation, grid)?;
+                self.checked(Value::Vector(rows))
             }
             Expr::Call(call) => {
                 let value = self.call(call, grid)?;
@@ -121,63 +112,105 @@ impl<'a> Evaluator<'a> {
         let matchers = matchers(selector)?;
         let windows = self.windows(selector.at.as_ref(), selector.offset.as_ref(), LOOKBACK, grid);
         let (after, until) = windows.span();
-        let mut rows = Vec::new();
+        let (mut rows, mut columns) = (Vec::new(), Columns::default());
         for series in self.tsdb.select(&matchers, after, until) {
             self.spend(grid.len())?;
-            let mut samples = series.samples(after, until).peekable();
-            let mut latest: Option<Sample> = None;
-            let values: Vec<_> = (0..grid.len())
-                .map(|index| {
-                    let end = windows.end(index);
+            let current = |latest: Option<Sample>, end: Millis| {
+                let current = latest.filter(|sample| sample.time > end - LOOKBACK && !is_stale(sample.value))?;
+                Some(match emit {
+                    Emit::Value => current.value,
+                    Emit::Time => current.time as f64 / 1000.0,
+                })
+            };
+            let values: Vec<_> = if grid.len() == 1 {
+                vec![current(series.latest(until), until)]
+            } else {
+                columns.read_all(&series);
+                let mut samples = columns.samples().iter().peekable();
+                let mut latest = None;
+                let at = |step| {
+                    let end = windows.end(step);
                     while let Some(sample) = samples.next_if(|sample| sample.time <= end) {
                         latest = Some(sample);
                     }
-                    let current = latest.filter(|sample| sample.time > end - LOOKBACK && !is_stale(sample.value))?;
-                    Some(match emit {
-                        Emit::Value => current.value,
-                        Emit::Time => current.time as f64 / 1000.0,
-                    })
-                })
-                .collect();
+                    current(latest, end)
+                };
+                (0..grid.len()).map(at).collect()
+            };
             if values.iter().any(Option::is_some) {
-                rows.push(Row { labels: series.labels.clone(), values });
+                rows.push(Row { labels: series.labels, values });
             }
         }
         Ok(rows)
     }
 
+    fn aggregate(&self, operation: &AggregateExpr, grid: Grid) -> Result<Vec<Row>> {
+        match operation.op.id() {
+            T_SUM => self.fold::<Sum>(operation, grid),
+            T_COUNT => self.fold::<Count>(operation, grid),
+            T_GROUP => self.fold::<There>(operation, grid),
+            T_AVG => self.fold::<Mean>(operation, grid),
+            T_MIN => self.fold::<Least>(operation, grid),
+            T_MAX => self.fold::<Greatest>(operation, grid),
+            _ => {
+                let parameter = operation.param.as_ref().map(|parameter| self.eval(parameter, grid)).transpose()?;
+                aggregate::apply(operation, parameter, self.vector(&operation.expr, grid)?, grid)
+            }
+        }
+    }
+
+    /// An aggregation that needs no more than one series at a time. What a function of range vectors yields is folded as it comes:
+    /// the rates of ten thousand series are never there at once.
+    fn fold<A: Accumulator>(&self, operation: &AggregateExpr, grid: Grid) -> Result<Vec<Row>> {
+        let modifier = operation.modifier.as_ref();
+        if let Expr::Call(call) = bare(&operation.expr)
+            && let Some(call) = self.range_call(call, grid)?
+            && !call.keeps_name
+            && let Expr::MatrixSelector(selector) = bare(call.ranges)
+            // Series of several metrics may become equal without their names, which is an error.
+            && names_one_metric(&selector.vs)
+        {
+            let new = || (Folded::<A>::new(modifier, grid, false), Vec::new());
+            let parts = self.each_range(call.ranges, grid, new, |(folded, row), labels, samples, (plan, windows)| {
+                plan.apply(call.function, samples, windows, call.parameter.as_deref(), row);
+                if row.iter().any(Option::is_some) {
+                    folded.add(labels, row);
+                }
+            });
+            let mut parts = parts?.into_iter().map(|(folded, _)| folded);
+            let Some(mut all) = parts.next() else { return Ok(Vec::new()) };
+            parts.for_each(|part| all.merge(part));
+            return Ok(all.rows());
+        }
+        let mut folded = Folded::<A>::new(modifier, grid, true);
+        self.vector(&operation.expr, grid)?.iter().for_each(|row| folded.add(&row.labels, &row.values));
+        Ok(folded.rows())
+    }
+
+    /// A call, if it is of a function of range vectors.
+    fn range_call<'e>(&self, call: &'e Call, grid: Grid) -> Result<Option<RangeCall<'e>>> {
+        let Some(function) = range::function(call.func.name) else { return Ok(None) };
+        let is_range = |argument: &&Expr| matches!(bare(argument), Expr::MatrixSelector(_) | Expr::Subquery(_));
+        let arguments = || call.args.args.iter().map(|argument| &**argument);
+        let ranges =
+            arguments().find(is_range).ok_or_else(|| execution(&format!("{}() expects a range vector", call.func.name)))?;
+        let parameter = arguments().find(|argument| !is_range(argument));
+        let parameter = parameter.map(|parameter| self.scalar(parameter, grid)).transpose()?;
+        Ok(Some(RangeCall { function, ranges, parameter, keeps_name: call.func.name == "last_over_time" }))
+    }
+
     fn call(&self, call: &Call, grid: Grid) -> Result<Value> {
         let arguments: Vec<&Expr> = call.args.args.iter().map(|argument| &**argument).collect();
-        let name = call.func.name;
-        if let Some(function) = range::function(name) {
-            let (index, ranges) = arguments
-                .iter()
-                .enumerate()
-                .find(|(_, argument)| matches!(bare(argument), Expr::MatrixSelector(_) | Expr::Subquery(_)))
-                .ok_or_else(|| execution(&format!("{name}() expects a range vector")))?;
-            let parameter = match arguments.iter().enumerate().find(|(at, _)| *at != index) {
-                Some((_, parameter)) => Some(self.scalar(parameter, grid)?),
-                None => None,
-            };
-            let keep_name = name == "last_over_time";
-            let counter = matches!(name, "rate" | "increase");
-            let rows: Vec<Row> = self.each_range(ranges, grid, |labels, samples, windows| {
-                let (mut window, falls) = (Window::default(), counter && range::falls(samples));
-                let values: Vec<_> = (0..grid.len())
-                    .map(|index| {
-                        let end = windows.end(index);
-                        let parameter = parameter.as_ref().and_then(|values| values.get(index)).copied().unwrap_or(f64::NAN);
-                        let inside = window.advance(samples, end - windows.range, end);
-                        if inside.is_empty() {
-                            None
-                        } else {
-                            function(inside, &range::At { end, range: windows.range, time: grid.time(index), parameter, falls })
-                        }
-                    })
-                    .collect();
-                values.iter().any(Option::is_some).then(|| Row { labels: labels.clone(), values })
-            })?;
-            if keep_name {
+        if let Some(call) = self.range_call(call, grid)? {
+            let parts = self.each_range(call.ranges, grid, Vec::new, |rows, labels, samples, (plan, windows)| {
+                let mut values = Vec::with_capacity(grid.len());
+                plan.apply(call.function, samples, windows, call.parameter.as_deref(), &mut values);
+                if values.iter().any(Option::is_some) {
+                    rows.push(Row { labels: labels.clone(), values });
+                }
+            });
+            let rows: Vec<Row> = parts?.into_iter().flatten().collect();
+            if call.keeps_name {
                 return Ok(Value::Vector(combine(rows)?));
             }
             // Series of one metric do not become equal without its name.
@@ -185,51 +218,58 @@ impl<'a> Evaluator<'a> {
             let unnamed = rows.into_iter().map(|row| Row { labels: row.labels.without_name(), ..row }).collect();
             return Ok(Value::Vector(if one_metric { unnamed } else { combine(unnamed)? }));
         }
-        if name == "absent_over_time" {
+        if call.func.name == "absent_over_time" {
             let argument = arguments.first().ok_or_else(|| execution("absent_over_time() expects a range vector"))?;
-            let of_series: Vec<Vec<bool>> = self.each_range(argument, grid, |_, samples, windows| {
-                let mut window = Window::default();
-                let end = |index| windows.end(index);
-                let present = |index| !window.advance(samples, end(index) - windows.range, end(index)).is_empty();
-                Some((0..grid.len()).map(present).collect())
-            })?;
-            let present: Vec<bool> = (0..grid.len()).map(|index| of_series.iter().any(|present| present[index])).collect();
+            let parts = self.each_range(
+                argument,
+                grid,
+                || vec![false; grid.len()],
+                |present, _, samples, (plan, _)| {
+                    present.iter_mut().zip(plan.windows(samples)).for_each(|(present, window)| *present |= !window.is_empty());
+                },
+            )?;
+            let present: Vec<bool> = (0..grid.len()).map(|step| parts.iter().any(|present| present[step])).collect();
             return function::absent(argument, &present).map(Value::Vector);
         }
-        function::call(self, name, &arguments, grid)
+        function::call(self, call.func.name, &arguments, grid)
     }
 
     /// The raw samples of a range vector at one time, for an instant query of it.
     pub(super) fn raw(&self, expression: &Expr, grid: Grid) -> Result<Vec<(Labels, Vec<Sample>)>> {
-        self.each_range(expression, grid, |labels, samples, windows| {
-            let inside = Window::default().advance(samples, windows.end(0) - windows.range, windows.end(0));
-            (!inside.is_empty()).then(|| (labels.clone(), inside.to_vec()))
-        })
+        let parts = self.each_range(expression, grid, Vec::new, |series, labels, samples, (plan, _)| {
+            let window = plan.windows(samples).next().filter(|window| !window.is_empty());
+            series.extend(window.map(|window| (labels.clone(), window.iter().collect())));
+        });
+        Ok(parts?.into_iter().flatten().collect())
     }
 
-    /// What `visit` makes of each series of a range vector: it gets all samples that any window may need, marks of ends left out.
-    fn each_range<T: Send>(
+    /// Shows each series of a range vector to `visit`: all samples that any window may need, marks of ends left out, and which of them
+    /// are in which window. Several threads share the series, each with a state of its own, which are the result in the order of the
+    /// series.
+    fn each_range<S: Send>(
         &self,
         expression: &Expr,
         grid: Grid,
-        visit: impl Fn(&Labels, &[Sample], &Windows) -> Option<T> + Sync,
-    ) -> Result<Vec<T>> {
+        new: impl Fn() -> S + Sync,
+        visit: impl Fn(&mut S, &Labels, Samples<'_>, (&Plan, &Windows)) + Sync,
+    ) -> Result<Vec<S>> {
         match bare(expression) {
             Expr::MatrixSelector(MatrixSelector { vs, range }) => {
                 let windows = self.windows(vs.at.as_ref(), vs.offset.as_ref(), millis(*range), grid);
-                let (after, until) = windows.span();
-                let found = self.tsdb.select(&matchers(vs)?, after, until);
-                let read = |series: &[Selected]| {
-                    let (mut samples, mut visited) = (Vec::new(), Vec::with_capacity(series.len()));
+                let span = windows.span();
+                let found = self.tsdb.select(&matchers(vs)?, span.0, span.1);
+                in_parallel(&found, &|series: &[Selected]| {
+                    let (mut state, mut columns, mut plan, mut before) = (new(), Columns::default(), Plan::default(), None);
                     for series in series {
-                        samples.clear();
-                        series.read(after, until, &mut samples);
-                        self.spend(samples.len() + grid.len())?;
-                        visited.extend(visit(&series.labels, &samples, &windows));
+                        if !columns.read(series, before, span) {
+                            plan.make(columns.samples().times, &windows);
+                        }
+                        before = Some(series);
+                        self.spend(columns.samples().len() + grid.len())?;
+                        visit(&mut state, &series.labels, columns.samples(), (&plan, &windows));
                     }
-                    Ok(visited)
-                };
-                in_parallel(&found, &read)
+                    Ok(state)
+                })
             }
             Expr::Subquery(subquery) => {
                 let (windows, inner) = self.subquery(subquery, grid)?;
@@ -240,17 +280,15 @@ impl<'a> Evaluator<'a> {
                     }
                     Value::Text(_) => return Err(execution("a subquery of a string has no meaning")),
                 };
-                let mut visited = Vec::new();
+                let (mut state, mut plan) = (new(), Plan::default());
                 for row in rows {
                     self.spend(grid.len())?;
-                    let samples: Vec<_> = inner
-                        .times()
-                        .zip(&row.values)
-                        .filter_map(|(time, value)| Some(Sample { time, value: (*value)? }))
-                        .collect();
-                    visited.extend(visit(&row.labels, &samples, &windows));
+                    let samples = inner.times().zip(&row.values).filter_map(|(time, value)| Some((time, (*value)?)));
+                    let (times, values): (Vec<_>, Vec<_>) = samples.unzip();
+                    plan.make(&times, &windows);
+                    visit(&mut state, &row.labels, Samples { times: &times, values: &values }, (&plan, &windows));
                 }
-                Ok(visited)
+                Ok(vec![state])
             }
             _ => Err(execution("a range vector is expected")),
         }
@@ -295,19 +333,18 @@ impl<'a> Evaluator<'a> {
 }
 
 /// Shares many series among threads; the order of the results is that of the series.
-fn in_parallel<T: Send>(series: &[Selected], read: &(impl Fn(&[Selected]) -> Result<Vec<T>> + Sync)) -> Result<Vec<T>> {
+fn in_parallel<S: Send>(series: &[Selected], read: &(impl Fn(&[Selected]) -> Result<S> + Sync)) -> Result<Vec<S>> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS).min(series.len() / SERIES_PER_THREAD);
     if threads < 2 {
-        return read(series);
+        return read(series).map(|state| vec![state]);
     }
     std::thread::scope(|scope| {
         let parts = series.chunks(series.len().div_ceil(threads));
         let running: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
-        let mut results = Vec::with_capacity(series.len());
-        for thread in running {
-            results.extend(thread.join().map_err(|_| execution("the evaluation was broken off by a bug"))??);
-        }
-        Ok(results)
+        let result = |thread: std::thread::ScopedJoinHandle<'_, Result<S>>| {
+            thread.join().map_err(|_| execution("the evaluation was broken off by a bug"))?
+        };
+        running.into_iter().map(result).collect()
     })
 }
 

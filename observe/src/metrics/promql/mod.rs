@@ -6,6 +6,7 @@
 mod aggregate;
 mod binary;
 mod eval;
+mod fold;
 mod function;
 mod histogram;
 mod parse;

@@ -94,6 +94,12 @@ pub(super) fn matchers(selector: &VectorSelector) -> Result<Matchers> {
     name.chain(others).collect()
 }
 
+/// Whether a selector names the metric, and so finds no other.
+pub(super) fn names_one_metric(selector: &VectorSelector) -> bool {
+    let equal = |matcher: &Matcher| matcher.name == NAME && matches!(matcher.condition, Condition::Equal(_));
+    matchers(selector).is_ok_and(|matchers| matchers.iter().any(equal))
+}
+
 /// The longest time span, a thousand years: however many of them are added up, the sum is a time.
 const LONGEST: Millis = 1000 * 366 * 86_400_000;
 

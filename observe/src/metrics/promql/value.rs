@@ -112,6 +112,14 @@ impl Sum {
         self.sum = sum;
     }
 
+    /// Adds the numbers of another sum.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.add(other.sum);
+        if self.sum.is_finite() {
+            self.compensation += other.compensation;
+        }
+    }
+
     pub(super) fn total(self) -> f64 {
         self.sum + self.compensation
     }
