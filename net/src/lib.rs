@@ -6,14 +6,18 @@
 //! Code that serves or opens connections (the proxy, the control plane, the sample applications) is written once,
 //! generic over [`Net`], and never asks which world it lives in.
 
+mod any;
 mod os;
 mod virtual_net;
+mod wall_deadline;
 
+pub use any::{AnyListener, AnyNet, AnyStream};
 pub use os::{OsListener, OsNet, OsStream};
 pub use virtual_net::{
     Capture, CaptureOptions, ConditionId, Egress, HostOptions, Link, LinkCondition, Lookup, PodNet, Published, Record, Redirect,
     RedirectParseError, Selection, ServicePort, VirtualListener, VirtualNet, VirtualNetOptions, VirtualStream,
 };
+pub use wall_deadline::WallDeadline;
 
 use std::future::Future;
 use std::io;

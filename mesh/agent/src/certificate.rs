@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use http_body_util::{BodyExt, Full, Limited};
-use meshlab_net::Net;
+use meshlab_net::{Net, WallDeadline};
 use meshlab_proxy::WorkloadIdentity;
 use meshlab_proxy_config::discovery::{CERTIFICATE_PATH, CertificateRequest, CertificateResponse, encode_message};
 use meshlab_proxy_config::{Files, Log};
@@ -77,7 +77,7 @@ pub(crate) async fn keep<N: Net, F: Files>(
                 pause
             }
         };
-        tokio::time::sleep(pause).await;
+        WallDeadline::after(pause).wait().await;
     }
 }
 

@@ -26,7 +26,7 @@ use tower::{BoxError, Service};
 /// Where Kubernetes mounts a pod's credentials.
 pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// A token is read again after this; the kubelet replaces it long before it expires.
-const TOKEN_REREAD: Duration = Duration::from_secs(60);
+const TOKEN_REREAD: Duration = Duration::from_secs(10);
 
 /// No client could be made.
 #[derive(Debug, Error)]

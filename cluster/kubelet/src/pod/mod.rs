@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use meshlab_controller_runtime::{EventType, now};
-use meshlab_net::PodNet;
+use meshlab_net::{PodNet, WallDeadline};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -78,7 +78,7 @@ struct PodTask {
     volumes: Option<Volumes>,
     tokens: Option<BTreeMap<TokenKey, String>>,
     asking_tokens: bool,
-    renew_tokens_at: Option<Instant>,
+    renew_tokens_at: Option<WallDeadline>,
     retry_volumes_at: Option<Instant>,
     volumes_missing_since: Option<Instant>,
     start_time: Time,
@@ -206,11 +206,16 @@ impl PodTask {
 
     /// Waits for whatever comes next, and takes it in; false if the pod is gone.
     async fn next_event(&mut self) -> bool {
-        let wake_at =
-            [self.wake_at, self.retry_volumes_at, self.renew_tokens_at, self.retry_write_at].into_iter().flatten().min();
+        let wake_at = [self.wake_at, self.retry_volumes_at, self.retry_write_at].into_iter().flatten().min();
         let wake = async {
             match wake_at {
                 Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let renew_tokens = async {
+            match &self.renew_tokens_at {
+                Some(deadline) => deadline.wait().await,
                 None => std::future::pending().await,
             }
         };
@@ -238,6 +243,7 @@ impl PodTask {
                 self.writing = None;
                 self.status_written(answer);
             }
+            () = renew_tokens => {}
             () = wake => {
                 if self.retry_write_at.is_some_and(|at| at <= Instant::now()) {
                     self.retry_write_at = None;
@@ -332,13 +338,13 @@ impl PodTask {
                     Ok(tokens) => {
                         let shortest = tokens.keys().map(|key| key.expiration_seconds).min().unwrap_or(3600);
                         let shortest = Duration::from_secs(u64::try_from(shortest).unwrap_or(3600));
-                        self.renew_tokens_at = Some(now_instant + shortest.mul_f64(TOKEN_RENEWAL));
+                        self.renew_tokens_at = Some(WallDeadline::after(shortest.mul_f64(TOKEN_RENEWAL)));
                         self.tokens = Some(tokens);
                         self.refresh_volumes();
                     }
                     Err(why) => {
                         if self.tokens.is_some() {
-                            self.renew_tokens_at = Some(now_instant + API_RETRY);
+                            self.renew_tokens_at = Some(WallDeadline::after(API_RETRY));
                         } else {
                             let complaint = format!("MountVolume.SetUp failed for service account tokens : {why}");
                             self.complain_of_volumes(complaint, now_instant);
@@ -415,7 +421,7 @@ impl PodTask {
         if self.failed.is_some() || !self.ensure_network() || !self.ensure_volumes(at) {
             return;
         }
-        if self.renew_tokens_at.is_some_and(|renew| renew <= at) {
+        if self.renew_tokens_at.is_some_and(|renew| renew.is_over()) {
             self.renew_tokens_at = None;
             self.ask_tokens();
         }
