@@ -26,7 +26,13 @@ ci:
 
 # Run a fuzz target for a while, or list the targets: `just fuzz`, `just fuzz spdy 60`.
 fuzz TARGET="" SECONDS="60":
-    cargo fuzz {{ if TARGET == "" { "list" } else { "run -s none " + TARGET + " -- -rss_limit_mb=4096 -max_total_time=" + SECONDS } }}
+    #!/usr/bin/env bash
+    set -euo pipefail
+    [ -n "{{TARGET}}" ] || exec cargo fuzz list
+    target=${MESHLAB_FUZZ_TARGET:-{{TARGET}}}
+    mkdir -p fuzz/corpus/$target
+    exec cargo fuzz run -s none {{TARGET}} fuzz/corpus/$target fuzz/seeds/$target -- \
+        -rss_limit_mb=4096 -timeout=10 -max_total_time={{SECONDS}}
 
 # The figures, as tables: the lab, the cluster, a request beside Envoy, a change that reaches many proxies, telemetry.
 bench:

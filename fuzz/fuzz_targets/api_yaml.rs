@@ -1,9 +1,3 @@
-//! A request's body as YAML, as the API server reads it.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use meshlab_objects::decode::{Encoding, decode};
-
-fuzz_target!(|body: &[u8]| {
-    let _ = decode(Encoding::Yaml, body);
-});
+meshlab_fuzz::fuzz!("api_yaml");

@@ -1,32 +1,3 @@
-//! A lab's folder whose one step has this as its checks.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use meshlab_checks::{Lab, LabSource};
-
-/// A lab with one step.
-struct Source<'a>(&'a str);
-
-impl LabSource for Source<'_> {
-    fn read(&self, path: &str) -> Option<String> {
-        match path {
-            "lab.yaml" => Some(LAB.to_owned()),
-            path if path.ends_with(".md") => Some("text".to_owned()),
-            path if path.ends_with("checks.yaml") => Some(self.0.to_owned()),
-            _ => None,
-        }
-    }
-
-    fn list(&self, _folder: &str) -> Vec<String> {
-        Vec::new()
-    }
-}
-
-const LAB: &str = "{format: 1, name: fuzz, title: {ja: a, en: a}, application: [], namespaces: [web], clients: {}, \
-                   steps: [{id: one, folder: one, title: {ja: a, en: a}, files: []}]}";
-
-fuzz_target!(|text: &str| {
-    if let Ok(lab) = Lab::load(&Source(text)) {
-        lab.lint();
-    }
-});
+meshlab_fuzz::fuzz!("check_file");

@@ -1,8 +1,3 @@
-//! The first bytes of a connection: TLS with its server name, HTTP, or neither.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|input: &[u8]| {
-    meshlab_proxy::fuzzing::first_bytes(input);
-});
+meshlab_fuzz::fuzz!("client_hello");

@@ -1,8 +1,3 @@
-//! Spans as a gRPC frame, compressed or not.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|input: &[u8]| {
-    meshlab_observe::fuzzing::otlp_grpc(input);
-});
+meshlab_fuzz::fuzz!("otlp_grpc");

@@ -1,8 +1,3 @@
-//! Spans as OTLP's JSON.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|input: &[u8]| {
-    meshlab_observe::fuzzing::otlp_json(input);
-});
+meshlab_fuzz::fuzz!("otlp_json");

@@ -1,8 +1,3 @@
-//! `traceparent`, `b3` and `x-b3-*`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|input: &[u8]| {
-    meshlab_proxy::fuzzing::trace_context(input);
-});
+meshlab_fuzz::fuzz!("trace_context");

@@ -1,14 +1,20 @@
-//! What several fuzz targets share.
+//! Joins libFuzzer to [`meshlab_fuzz_targets`].
 
-pub mod api_server;
-pub mod proxy;
-pub mod upgraded;
+pub use libfuzzer_sys;
+pub use meshlab_fuzz_targets::target;
 
-use serde_json::Value;
+/// Fuzzes the target of this name.
+#[macro_export]
+macro_rules! fuzz {
+    ($name:expr) => {
+        static TARGET: std::sync::OnceLock<fn(&[u8])> = std::sync::OnceLock::new();
 
-/// Two JSON values, one behind the other; nothing if the input is not that.
-pub fn two_json(input: &[u8]) -> Option<(Value, Value)> {
-    let mut values = serde_json::Deserializer::from_slice(input).into_iter::<Value>();
-    let first = values.next()?.ok()?;
-    Some((first, values.next()?.ok()?))
+        $crate::libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+            let run = TARGET.get_or_init(|| {
+                let name: &str = &$name;
+                $crate::target(name).unwrap_or_else(|| panic!("there is no target {name}"))
+            });
+            run(input);
+        });
+    };
 }

@@ -1,12 +1,13 @@
 //! The parsers of what targets, exporters and clients send, for the fuzz targets in `fuzz/`.
 
+pub use crate::access_logs::fuzz_entry as access_log_entry;
 pub use crate::metrics::fuzzing::{exposition, promql, series_selector};
 pub use crate::traces::fuzzing::{otlp_grpc, otlp_json, otlp_protobuf, zipkin};
 
 use axum::body::Body;
 use http::Request;
 
-/// The query string of every route of Prometheus' and of Jaeger's API.
+/// The query string of every route of Prometheus' and of Jaeger's API, and of Kiali's graph.
 ///
 /// # Panics
 /// An answer is a 500, which is a bug here.
@@ -14,6 +15,7 @@ pub fn query_parameters(query: &str) {
     let prometheus = ["query", "query_range", "series", "labels", "label/job/values", "metadata", "targets", "rules"]
         .map(|path| format!("/api/v1/{path}?{query}"));
     ask(&crate::metrics::fuzzing::router(), prometheus.into_iter().chain([format!("/federate?{query}")]));
+    crate::graph::fuzz_question(query);
     let jaeger = ["services", "traces", "operations", "dependencies", "services/web/operations"];
     ask(&crate::traces::fuzzing::router(), jaeger.map(|path| format!("/api/{path}?{query}")));
 }

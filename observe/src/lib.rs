@@ -6,7 +6,7 @@
 mod access_logs;
 mod client;
 mod dashboards;
-#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
 pub mod fuzzing;
 mod graph;
 mod inventory;

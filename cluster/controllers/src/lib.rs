@@ -6,6 +6,8 @@ mod daemon_set;
 mod deployment;
 mod endpoints;
 mod event_ttl;
+#[doc(hidden)]
+pub mod fuzzing;
 mod garbage;
 mod job;
 mod namespace;

@@ -4,7 +4,7 @@
 //! Everything here runs on the container's own file system, process table and network; nothing reaches the host's.
 
 mod curl;
-#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
 pub mod fuzzing;
 mod http;
 mod httpbin;

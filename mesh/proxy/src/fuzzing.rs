@@ -9,11 +9,13 @@ use crate::access::HttpAccess;
 use crate::http::guard::Framing;
 use crate::http::path::normalize;
 use crate::listener::sniff::look;
+use crate::tcp::peer_exchange::{Heard, hear};
 use crate::telemetry::Telemetry;
 use crate::telemetry::filter::Filter;
 use crate::telemetry::grpc::MessageCounter;
 use crate::telemetry::peer::{Peer, Peers};
 use crate::telemetry::span::Context;
+use crate::tls::peer::{PeerCertificate, namespace_and_account, principal, trust_domain};
 
 /// What a connection begins with.
 pub fn first_bytes(seen: &[u8]) {
@@ -40,16 +42,22 @@ pub fn http1_framing(bytes: &[u8]) {
 pub fn grpc_frames(bytes: &[u8]) {
     let whole = MessageCounter::default().feed(bytes);
     let mut counter = MessageCounter::default();
-    bytes.chunks(1).for_each(|piece| drop(counter.feed(piece)));
+    for piece in bytes.chunks(1) {
+        let _ = counter.feed(piece);
+    }
     assert_eq!(whole, counter.feed(&[]));
 }
 
-/// `x-envoy-peer-metadata`.
+/// `x-envoy-peer-metadata`, and the message that says the same over TCP.
 ///
 /// # Panics
-/// What was understood is not what is written.
+/// What was understood is not what is written, or a message is not as long as it announces.
 pub fn peer_metadata(header: &[u8]) {
     use base64::Engine;
+    if let Ok(Heard::Message(length)) = hear(header) {
+        assert_eq!(hear(&header[..length]).ok(), Some(Heard::Message(length)));
+    }
+    let _ = Peer::from_exchange(header);
     let encoded = base64::engine::general_purpose::STANDARD.encode(header);
     for header in [header, encoded.as_bytes()] {
         if let Some(peer) = Peer::decode(header) {
@@ -107,6 +115,41 @@ pub fn jwt(token: &str) {
             }
         }
         let _ = access.jwt.verify(&mut headers, &mut format!("/path?{token}&token={token}"));
+    }
+}
+
+/// A key set, as an issuer publishes it.
+pub fn jwks(text: &str) {
+    let rule = JwtRule {
+        origin: Origin { kind: String::new(), namespace: String::new(), name: String::new(), path: String::new() },
+        issuer: "i".to_owned(),
+        audiences: Vec::new(),
+        jwks: Some(text.to_owned()),
+        from_headers: vec![("authorization".to_owned(), "Bearer ".to_owned())],
+        from_params: Vec::new(),
+        from_cookies: Vec::new(),
+        output_payload_to_header: None,
+        claim_to_headers: Vec::new(),
+        forward_original_token: false,
+        timeout_ms: 0,
+    };
+    let config = meshlab_proxy_config::HttpAccess { jwt: vec![rule], ..Default::default() };
+    let Ok(access) = HttpAccess::new(&config) else { return };
+    // {"alg":"..."} with {"iss":"i"} and four bytes for a signature: every key is asked.
+    for header in ["eyJhbGciOiJSUzI1NiJ9", "eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOiJFUzI1NiJ9", "eyJhbGciOiJFZERTQSJ9"] {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_str(&format!("Bearer {header}.eyJpc3MiOiJpIn0.AAAAAA")) {
+            headers.insert(HeaderName::from_static("authorization"), value);
+        }
+        let _ = access.jwt.verify(&mut headers, &mut "/".to_owned());
+    }
+}
+
+/// A peer's certificate, DER.
+pub fn peer_certificate(der: &[u8]) {
+    if let Some(peer) = PeerCertificate::parse(&der.into()) {
+        let id = peer.spiffe_id.as_deref().unwrap_or_default();
+        let _ = (principal(id), trust_domain(id), namespace_and_account(id));
     }
 }
 

@@ -23,7 +23,7 @@ mod admin;
 mod cluster;
 mod drain;
 mod flags;
-#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
 pub mod fuzzing;
 mod http;
 mod identity;
@@ -46,4 +46,5 @@ pub use identity::{IdentityError, WorkloadIdentity};
 pub use options::{AccessLogSink, Limits, ProxyOptions, SpanSink, TrailAccess};
 pub use proxy::Proxy;
 pub use snapshot::ApplyErrors;
+pub use telemetry::buffered_log::BufferedLog;
 pub use telemetry::span::{Span, SpanKind};

@@ -115,5 +115,21 @@ async fn lines_of(client: kube::Client, pod: &PodInfo, lines: i64) -> Result<Str
     Api::<Pod>::namespaced(client, &pod.namespace).logs(&pod.name, &parameters).await
 }
 
+/// A line of a proxy's log, read and shown.
+pub fn fuzz_entry(line: &str) {
+    let pod = PodInfo {
+        namespace: "default".to_owned(),
+        name: "web".to_owned(),
+        workload: "web".to_owned(),
+        address: "10.244.0.9".to_owned(),
+        proxied: true,
+        opted_out: false,
+        ready: true,
+    };
+    if let Some(entry) = Entry::parse(line, &pod) {
+        let _ = (entry.fields(), entry.code(), entry.flags(), entry.is_http(), entry.is_error(), entry.direction());
+    }
+}
+
 #[cfg(test)]
 mod tests;

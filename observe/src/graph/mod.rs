@@ -129,6 +129,14 @@ impl Question {
     }
 }
 
+/// The query of a graph.
+pub(crate) fn fuzz_question(query: &str) {
+    let Ok(uri) = format!("/?{query}").parse::<http::Uri>() else { return };
+    if let Ok(query) = axum::extract::Query::try_from_uri(&uri) {
+        let _ = Question::of(&query);
+    }
+}
+
 fn error(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(json!({"error": message}))).into_response()
 }

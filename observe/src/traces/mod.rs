@@ -1,7 +1,6 @@
 //! Traces: received as OTLP or from Zipkin's clients, kept in memory, asked for as Jaeger is.
 
 mod api;
-#[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod model;
 mod otlp;

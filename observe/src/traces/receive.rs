@@ -100,7 +100,6 @@ fn grpc_message(headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Failure> {
 }
 
 /// The message of a gRPC body, for the fuzz targets.
-#[cfg(feature = "fuzzing")]
 pub(super) fn message(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     grpc_message(headers, body).ok()
 }

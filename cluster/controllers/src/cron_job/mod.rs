@@ -1,6 +1,6 @@
 //! Cron jobs: jobs at given times.
 
-mod schedule;
+pub(crate) mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;

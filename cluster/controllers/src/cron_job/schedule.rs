@@ -8,7 +8,7 @@ const HORIZON_DAYS: usize = 366 * 9;
 
 /// A parsed schedule: five sets of allowed values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -20,7 +20,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// Parses five fields, or one of `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = match text.trim() {
             "@yearly" | "@annually" => "0 0 1 1 *",
             "@monthly" => "0 0 1 * *",
@@ -49,7 +49,7 @@ impl Schedule {
     }
 
     /// The first time after `after`.
-    pub(super) fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    pub(crate) fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let start = after.to_zoned(zone.clone()).checked_add(1.minute()).ok()?;
         let mut day = start.date();
         let mut from = (start.hour(), start.minute());

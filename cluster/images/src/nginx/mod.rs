@@ -30,7 +30,6 @@ const CONFIG: &str = "/etc/nginx/nginx.conf";
 const LOG_LINES: usize = 1024;
 
 /// Reads a configuration, as at the start and at `nginx -t`.
-#[cfg(feature = "fuzzing")]
 pub(crate) fn load(fs: &meshlab_program::FileSystem, path: &str) {
     let _ = Config::load(fs, path);
     if let Ok(text) = fs.read_text(path) {

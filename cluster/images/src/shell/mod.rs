@@ -160,7 +160,6 @@ impl Shell {
 }
 
 /// Gives a text to every parser of the shell.
-#[cfg(feature = "fuzzing")]
 pub(crate) fn parse_all(text: &str) {
     let _ = parse::program(text);
     let _ = parse::word(text);

@@ -1,4 +1,5 @@
-//! One proxy for all inputs, whose every connection comes from a client that says what the fuzzer likes.
+//! One proxy for all inputs, whose every connection comes from a client that says what the fuzzer likes: sniffing, HTTP/1 heads and
+//! bodies, HTTP/2 frames and floods.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -79,7 +80,7 @@ fn config() -> ProxyConfig {
         default_filter_chain: None,
     };
     let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes: vec![route], require_tls: false };
-    let routes = RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ignore_port_in_host: true };
+    let routes = RouteConfiguration { name: "r".into(), virtual_hosts: vec![host.into()], ignore_port_in_host: true };
     let log = AccessLog { format: LogFormat::Text("%REQ(:PATH)% %RESPONSE_FLAGS%\n".into()), filter: None, client: None };
     ProxyConfig {
         listeners: BTreeMap::from([("l".to_owned(), Arc::new(listener))]),
@@ -90,7 +91,7 @@ fn config() -> ProxyConfig {
 }
 
 /// Sends `bytes`, then nothing more, and reads what comes back to its end.
-pub fn connection(bytes: &[u8]) {
+pub(crate) fn connection(bytes: &[u8]) {
     FIXTURE.with(|fixture| {
         fixture.runtime.block_on(async {
             let stream = fixture.client.connect(fixture.address).await.expect("the proxy accepts");

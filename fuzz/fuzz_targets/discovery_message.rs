@@ -1,0 +1,3 @@
+#![no_main]
+
+meshlab_fuzz::fuzz!("discovery_message");
