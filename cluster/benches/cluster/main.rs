@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// The allocator of the binary `meshlab`.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: meshlab_allocator::MiMalloc = meshlab_allocator::MiMalloc;
 
 /// What a row measures.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -56,8 +56,13 @@ struct Measured {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let options = server::Options::parse(&arguments);
+    if options.is_some() {
+        // As a lab does.
+        meshlab_allocator::settle().expect("this program can be started over");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    if let Some(options) = server::Options::parse(&arguments) {
+    if let Some(options) = options {
         return runtime.block_on(server::serve(options));
     }
     // Cargo passes `--bench`.

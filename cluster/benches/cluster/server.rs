@@ -61,8 +61,6 @@ impl Server {
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.arg(SERVE).arg(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        // As `meshlab start` starts a lab.
-        command.envs([("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_EAGER_COMMIT", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")]);
         let mut child = command.spawn().expect("a process");
         let input = child.stdin.take().expect("its input");
         let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();

@@ -19,4 +19,5 @@ mod run;
 mod status_server;
 
 pub use environment::EnvironmentError;
+pub use meshlab_proxy::BufferedLog;
 pub use run::{Host, run};

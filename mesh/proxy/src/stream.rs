@@ -43,6 +43,8 @@ pub(crate) struct TlsFacts {
     pub(crate) principal: Option<Arc<str>>,
     /// Our own identity in this handshake.
     pub(crate) local_identity: Option<Arc<str>>,
+    /// Metadata is exchanged before the application's bytes.
+    pub(crate) peer_exchange: bool,
 }
 
 impl Downstream {

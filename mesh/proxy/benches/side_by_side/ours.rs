@@ -1,73 +1,26 @@
 //! Our proxy as a process, and its configuration.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use meshlab_net::OsNet;
-use meshlab_proxy::{AccessLogSink, Proxy, ProxyOptions, WorkloadIdentity};
+use meshlab_proxy::{BufferedLog, Proxy, ProxyOptions, WorkloadIdentity};
 use meshlab_proxy_config::ProxyConfig;
-use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
 use crate::scenario::{CLIENT, Identity, LOG_FORMAT, SERVER, SNI};
-
-/// Log lines gather in memory and are written by a thread of their own, as Envoy's are: 64 KiB at a time, or what there is after
-/// a second.
-struct BufferedLog {
-    lines: Mutex<Vec<u8>>,
-    enough: Condvar,
-}
-
-impl BufferedLog {
-    const BUFFER: usize = 64 * 1024;
-    const INTERVAL: Duration = Duration::from_secs(1);
-
-    fn start() -> Arc<Self> {
-        let log = Arc::new(Self { lines: Mutex::default(), enough: Condvar::new() });
-        let writer = log.clone();
-        std::thread::spawn(move || {
-            let mut file = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
-            let mut writing = Vec::new();
-            loop {
-                {
-                    let mut lines = writer.lines.lock();
-                    writer.enough.wait_for(&mut lines, Self::INTERVAL);
-                    std::mem::swap(&mut writing, &mut lines);
-                }
-                file.write_all(&writing).expect("/dev/null takes everything");
-                writing.clear();
-            }
-        });
-        log
-    }
-}
-
-/// The data path is given the log, not the thread's handle on it.
-struct Sink(Arc<BufferedLog>);
-
-impl AccessLogSink for Sink {
-    fn write(&self, line: &str) {
-        let mut lines = self.0.lines.lock();
-        let before = lines.len();
-        lines.extend_from_slice(line.as_bytes());
-        if before < BufferedLog::BUFFER && lines.len() >= BufferedLog::BUFFER {
-            self.0.enough.notify_one();
-        }
-    }
-}
 
 /// Serves until it is killed. On one core a runtime of one thread is the right one.
 pub(crate) fn serve(configuration: &Path, identity: &Path) {
     let read = |path: &Path| std::fs::read_to_string(path).expect("the file is there");
     let configuration: ProxyConfig = serde_json::from_str(&read(configuration)).expect("the configuration fits the model");
     let identity: Option<Identity> = serde_json::from_str(&read(identity)).expect("an identity or null");
+    let file = std::fs::OpenOptions::new().write(true).open("/dev/null").expect("/dev/null");
+    let log = BufferedLog::start(file).expect("a thread");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let options =
-            ProxyOptions { admin_address: None, access_log: Arc::new(Sink(BufferedLog::start())), ..ProxyOptions::default() };
+        let options = ProxyOptions { admin_address: None, access_log: Arc::new(log.sink()), ..ProxyOptions::default() };
         let proxy = Proxy::start(OsNet, options);
         if let Some(Identity { certificate_chain, private_key, roots, spiffe_id }) = identity {
             let identity = WorkloadIdentity { certificate_chain, private_key, roots, spiffe_id };

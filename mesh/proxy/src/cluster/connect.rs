@@ -15,6 +15,7 @@ use super::Cluster;
 use super::host::Host;
 use crate::io::{BoxIo, Connected};
 use crate::options::milliseconds;
+use crate::tcp::peer_exchange;
 use crate::tls::client::Inner;
 use crate::tls::peer::PeerCertificate;
 
@@ -26,6 +27,8 @@ pub(crate) struct Transport {
     pub(crate) peer_certificate: Option<Arc<PeerCertificate>>,
     /// Mesh mutual TLS is spoken.
     pub(crate) mesh: bool,
+    /// Metadata is exchanged before the application's bytes.
+    pub(crate) peer_exchange: bool,
 }
 
 /// Why there is no connection, in the words Envoy's logs use.
@@ -86,7 +89,7 @@ async fn open_untimed(
         io.write_all(&proxy_header(version, client)).await.map_err(|error| ConnectError::Tcp(tcp_reason(&error)))?;
     }
     let Some(tls) = cluster.tls_for(host).map_err(ConnectError::Tls)? else {
-        return Ok(Transport { io, local, peer_certificate: None, mesh: false });
+        return Ok(Transport { io, local, peer_certificate: None, mesh: false, peer_exchange: false });
     };
     let stream = TlsConnector::from(tls.config(inner))
         .connect(tls.server_name.clone(), io)
@@ -95,7 +98,8 @@ async fn open_untimed(
     cluster.stats.ssl_handshake.increment();
     let peer_certificate =
         stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(PeerCertificate::parse).map(Arc::new);
-    Ok(Transport { io: Box::new(stream), local, peer_certificate, mesh: tls.mesh })
+    let peer_exchange = stream.get_ref().1.alpn_protocol() == Some(peer_exchange::ALPN);
+    Ok(Transport { io: Box::new(stream), local, peer_certificate, mesh: tls.mesh, peer_exchange })
 }
 
 fn keepalive(config: &TcpKeepalive) -> Keepalive {

@@ -15,7 +15,7 @@ use crate::http::server::{HttpContext, serve_http1, serve_http2};
 use crate::io::{Accepted, BoxIo, Rewind};
 use crate::proxy::Shared;
 use crate::stream::{Downstream, StreamInfo, TlsFacts};
-use crate::tcp;
+use crate::tcp::{self, peer_exchange};
 use crate::tls::peer::PeerCertificate;
 use crate::tls::server::ServerTls;
 
@@ -144,6 +144,7 @@ async fn terminate(proxy: &Shared, tls: &ServerTls, io: BoxIo) -> std::io::Resul
         certificate,
         principal,
         local_identity: proxy.own_identity(),
+        peer_exchange: session.alpn_protocol() == Some(peer_exchange::ALPN),
     };
     let server_name = session.server_name().map(str::to_owned);
     Ok((Box::new(stream), facts, server_name))

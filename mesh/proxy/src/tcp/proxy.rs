@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use meshlab_proxy_config::Direction;
 use rand::Rng;
 
 use super::copy::{End, copy_both};
+use super::peer_exchange::exchange;
 use crate::access::{AccessInput, Denial};
 use crate::cluster::breaker::Resource;
-use crate::cluster::connect::{self, ClientAddresses};
+use crate::cluster::connect::{self, ClientAddresses, ConnectError};
+use crate::cluster::host::Host;
 use crate::cluster::members::Choice;
 use crate::cluster::outlier::{self, HostOutcome};
 use crate::cluster::pool::ConnectionFacts;
-use crate::cluster::xxh64;
+use crate::cluster::{Cluster, xxh64};
 use crate::drain::DrainState;
 use crate::flags::Flags;
 use crate::io::BoxIo;
@@ -85,6 +88,19 @@ pub(crate) async fn serve(proxy: Arc<Shared>, chain: Arc<TcpChain>, connection: 
         proxy: proxy.clone(),
         series: None,
     };
+    if connection.tls.as_ref().is_some_and(|tls| tls.peer_exchange) {
+        let (io, peer) = match exchange(&proxy, &session.telemetry.workload, client).await {
+            Ok(exchanged) => exchanged,
+            Err(error) => {
+                session.info.flag(Flags::DOWNSTREAM_CONNECTION_TERMINATION);
+                session.info.termination_details = Some(error.to_string().into());
+                return;
+            }
+        };
+        client = io;
+        // A gateway reports as a source: its peer is the upstream's.
+        session.info.peer = peer.filter(|_| connection.direction == Direction::Inbound);
+    }
     let input = AccessInput { connection: &connection, remote: connection.peer.ip(), http: None, claims: None };
     if let Err(Denial { details }) = chain.access.check(&input) {
         session.info.termination_details = Some(details);
@@ -113,8 +129,9 @@ pub(crate) async fn serve(proxy: Arc<Shared>, chain: Arc<TcpChain>, connection: 
         };
         session.info.attempts = attempt;
         session.info.host = Some(host.clone());
-        let transport = match connect::open(&cluster, &host, Inner::Tcp, addresses).await {
-            Ok(transport) => transport,
+        let opened = connect(&proxy, &mut session, &cluster, &host, addresses).await;
+        let (facts, mut upstream) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 outlier::observe(&cluster, &host, HostOutcome::LocalFailure);
                 session.info.flag(Flags::UPSTREAM_CONNECTION_FAILURE);
@@ -126,11 +143,10 @@ pub(crate) async fn serve(proxy: Arc<Shared>, chain: Arc<TcpChain>, connection: 
             }
         };
         outlier::observe(&cluster, &host, HostOutcome::Status(200));
-        session.info.upstream = Some(Arc::new(ConnectionFacts::of(&cluster, &transport)));
+        session.info.upstream = Some(Arc::new(facts));
         session.opened();
         let _active = host.start_request();
         cluster.stats.upstream_cx_active.increment();
-        let mut upstream = transport.io;
         let idle = (chain.config.idle_timeout_ms > 0).then(|| milliseconds(chain.config.idle_timeout_ms));
         let copied = tokio::select! {
             copied = copy_both(&mut client, &mut upstream, idle, End::Both) => copied,
@@ -152,6 +168,25 @@ pub(crate) async fn serve(proxy: Arc<Shared>, chain: Arc<TcpChain>, connection: 
         drop(permit);
         return;
     }
+}
+
+/// Opens the connection to an endpoint, as far as the application's bytes can follow.
+async fn connect(
+    proxy: &Shared,
+    session: &mut Session,
+    cluster: &Cluster,
+    host: &Host,
+    client: Option<ClientAddresses>,
+) -> Result<(ConnectionFacts, BoxIo), ConnectError> {
+    let transport = connect::open(cluster, host, Inner::Tcp, client).await?;
+    let facts = ConnectionFacts::of(cluster, &transport);
+    if !transport.peer_exchange {
+        return Ok((facts, transport.io));
+    }
+    let exchanged = exchange(proxy, &session.telemetry.workload, transport.io).await;
+    let (io, peer) = exchanged.map_err(|error| ConnectError::Tcp(error.to_string()))?;
+    session.info.peer = peer;
+    Ok((facts, io))
 }
 
 fn choose(chain: &TcpChain) -> &str {

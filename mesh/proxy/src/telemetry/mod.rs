@@ -1,5 +1,6 @@
 //! What a proxy measures, traces and logs, resolved when configuration is applied.
 
+pub(crate) mod buffered_log;
 pub(crate) mod export;
 pub(crate) mod filter;
 pub(crate) mod format;

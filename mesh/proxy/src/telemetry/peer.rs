@@ -1,6 +1,7 @@
-//! Workloads as telemetry names them, and the headers with which proxies tell each other.
+//! Workloads as telemetry names them, and how proxies tell each other.
 //!
-//! The headers are Istio's: `x-envoy-peer-metadata-id` has the node's id, `x-envoy-peer-metadata` a base64 protobuf `Struct`.
+//! In HTTP by Istio's headers: `x-envoy-peer-metadata-id` has the node's id, `x-envoy-peer-metadata` a base64 protobuf `Struct`. Over
+//! TCP by messages that have both (`tcp::peer_exchange`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +27,10 @@ pub(crate) struct Peer {
     pub(crate) cluster: String,
 }
 
-/// Longest header that is looked into.
-const MAXIMUM_HEADER: usize = 8 * 1024;
+/// Longest header or message that is looked into, in bytes.
+pub(crate) const MAXIMUM_METADATA: usize = 8 * 1024;
+
+const STRUCT_TYPE: &str = "type.googleapis.com/google.protobuf.Struct";
 
 impl Peer {
     pub(crate) fn of_workload(labels: &WorkloadLabels) -> Self {
@@ -59,6 +62,36 @@ impl Peer {
 
     /// The header's value.
     pub(crate) fn encode(&self) -> String {
+        STANDARD.encode(self.to_struct())
+    }
+
+    /// What a header says, or `None` if it is not of this form.
+    pub(crate) fn decode(header: &[u8]) -> Option<Self> {
+        if header.len() > MAXIMUM_METADATA {
+            return None;
+        }
+        Self::from_struct(&STANDARD.decode(header).ok()?)
+    }
+
+    /// The message that is exchanged over TCP.
+    pub(crate) fn to_exchange(&self, node_id: &str) -> Vec<u8> {
+        let mut both = Vec::new();
+        put_field(&mut both, "x-envoy-peer-metadata", &bytes_field(STRUCT_VALUE, &self.to_struct()));
+        put_field(&mut both, "x-envoy-peer-metadata-id", &string_value(node_id));
+        // Any has the type in 1 and the value in 2.
+        [bytes_field(1, STRUCT_TYPE.as_bytes()), bytes_field(2, &both)].concat()
+    }
+
+    /// What such a message says, or `None` if it is not of this form.
+    pub(crate) fn from_exchange(message: &[u8]) -> Option<Self> {
+        if read_value(message, 1)? != STRUCT_TYPE.as_bytes() {
+            return None;
+        }
+        let fields = read_struct(read_value(message, 2)?)?;
+        Self::from_struct(read_value(fields.get("x-envoy-peer-metadata")?, STRUCT_VALUE)?)
+    }
+
+    fn to_struct(&self) -> Vec<u8> {
         let labels = [
             ("app", &self.app),
             ("service.istio.io/canonical-name", &self.canonical_service),
@@ -71,25 +104,20 @@ impl Peer {
         }
         let mut outer = Vec::new();
         put_field(&mut outer, "CLUSTER_ID", &string_value(&self.cluster));
-        // Value.struct_value is field 5.
-        put_field(&mut outer, "LABELS", &bytes_field(5, &inner));
+        put_field(&mut outer, "LABELS", &bytes_field(STRUCT_VALUE, &inner));
         put_field(&mut outer, "NAMESPACE", &string_value(&self.namespace));
         put_field(&mut outer, "WORKLOAD_NAME", &string_value(&self.workload));
-        STANDARD.encode(outer)
+        outer
     }
 
-    /// What a header says, or `None` if it is not of this form.
-    pub(crate) fn decode(header: &[u8]) -> Option<Self> {
-        if header.len() > MAXIMUM_HEADER {
-            return None;
-        }
-        let bytes = STANDARD.decode(header).ok()?;
-        let fields = read_struct(&bytes)?;
+    fn from_struct(bytes: &[u8]) -> Option<Self> {
+        let fields = read_struct(bytes)?;
         let text = |fields: &BTreeMap<String, &[u8]>, name: &str| {
-            let value = fields.get(name).and_then(|value| read_value(value, 3));
+            let value = fields.get(name).and_then(|value| read_value(value, STRING_VALUE));
             value.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
         };
-        let labels = fields.get("LABELS").and_then(|value| read_value(value, 5)).and_then(read_struct).unwrap_or_default();
+        let labels =
+            fields.get("LABELS").and_then(|value| read_value(value, STRUCT_VALUE)).and_then(read_struct).unwrap_or_default();
         Some(Self {
             workload: text(&fields, "WORKLOAD_NAME"),
             namespace: text(&fields, "NAMESPACE"),
@@ -102,9 +130,12 @@ impl Peer {
     }
 }
 
-/// `Value.string_value` is field 3.
+/// Field numbers of `Value`.
+const STRING_VALUE: u64 = 3;
+const STRUCT_VALUE: u64 = 5;
+
 fn string_value(text: &str) -> Vec<u8> {
-    bytes_field(3, text.as_bytes())
+    bytes_field(STRING_VALUE, text.as_bytes())
 }
 
 /// `Struct.fields` is a map in field 1, its entries have the key in 1 and the value in 2.
@@ -233,6 +264,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Peer::from_exchange(&bytes);
             let _ = Peer::decode(STANDARD.encode(bytes).as_bytes());
         }
     }
