@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
 use hyper_util::rt::TokioIo;
 use meshlab_net::Net;
 use thiserror::Error;
@@ -73,13 +74,16 @@ impl Fetch<'_> {
                 return Err(FetchError::Status(status, text));
             }
             let gzip = response.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
-            let body = Limited::new(response.into_body(), self.max_bytes).collect().await.map_err(|error| {
-                match error.downcast_ref::<http_body_util::LengthLimitError>() {
+            let mut plain = Vec::with_capacity(response.body().size_hint().lower().min(self.max_bytes as u64) as usize);
+            let mut body = Limited::new(response.into_body(), self.max_bytes);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| match error.downcast_ref::<http_body_util::LengthLimitError>() {
                     Some(_) => FetchError::TooLarge,
                     None => failed(&error),
-                }
-            })?;
-            if gzip { gunzip(&body.to_bytes(), self.max_bytes) } else { Ok(body.to_bytes()) }
+                })?;
+                plain.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            }
+            if gzip { gunzip(&plain, self.max_bytes) } else { Ok(plain.into()) }
         };
         tokio::pin!(exchange, connection);
         tokio::select! {

@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 use crate::Row;
 use crate::fixtures::{free_address, median, own_processor_time, runtime, until};
 
-const TRACES: usize = 25_000;
-/// Spans of one trace.
-pub(crate) const SERVICES: [&str; 4] = ["istio-ingressgateway.istio-system", "webapp.webapp", "api.webapp", "payment.webapp"];
+const TRACES: usize = 100_000 / SPANS;
+const SPANS: usize = SERVICES.len();
+/// Spans of one trace, as an order in the course makes them: called and calling by turns.
+const SERVICES: [&str; 6] =
+    ["istio-ingressgateway.istio-system", "webapp.webapp", "webapp.webapp", "api.webapp", "api.webapp", "payment.webapp"];
 const ROUNDS: usize = 15;
 
 pub(crate) fn options() -> JaegerOptions {
@@ -36,13 +38,14 @@ pub(crate) fn zipkin(traces: std::ops::Range<usize>) -> String {
     for trace in traces {
         for (hop, service) in SERVICES.iter().enumerate() {
             let (status, comma) = (if trace % 97 == 0 { 503 } else { 200 }, if json.len() > 1 { "," } else { "" });
+            let kind = if hop % 2 == 0 && hop > 0 { "CLIENT" } else { "SERVER" };
             let parent =
                 hop.checked_sub(1).map(|parent| format!("\"parentId\":\"{:016x}\",", trace * 8 + parent + 1)).unwrap_or_default();
             let (name, namespace) = service.split_once('.').unwrap_or((service, ""));
             write!(
                 json,
                 "{comma}{{\"traceId\":\"{:032x}\",\"id\":\"{:016x}\",{parent}\"name\":\"{name}-service.{namespace}.svc.cluster.local:80/*\",\
-                 \"kind\":\"SERVER\",\"timestamp\":{},\"duration\":{},\"localEndpoint\":{{\"serviceName\":\"{service}\"}},\"tags\":{{\
+                 \"kind\":\"{kind}\",\"timestamp\":{},\"duration\":{},\"localEndpoint\":{{\"serviceName\":\"{service}\"}},\"tags\":{{\
                  \"component\":\"proxy\",\"downstream_cluster\":\"-\",\"guid:x-request-id\":\"4b05e14a-a0db-45d1-8864-{trace:012x}\",\
                  \"http.method\":\"GET\",\"http.protocol\":\"HTTP/1.1\",\"http.status_code\":\"{status}\",\
                  \"http.url\":\"http://webapp.istio.local/orders/{}\",\"istio.canonical_revision\":\"v1\",\
@@ -55,7 +58,7 @@ pub(crate) fn zipkin(traces: std::ops::Range<usize>) -> String {
                 trace + 1,
                 trace * 8 + hop + 1,
                 1_795_388_235_000_000 + trace * 20_000 + hop * 300,
-                4000 - hop * 900,
+                4000 - hop * 600,
                 trace % 1000,
                 hop + 1,
                 trace % 300,

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
 use crate::pages::chart::{Chart, chart};
-use crate::pages::{Entry, Language, Page, Product, Query, assets, live, number, parameter, part, value};
+use crate::pages::{Asked, Entry, Language, Page, Product, Query, assets, live, number, parameter, part, value};
 use crate::prometheus_client::{Metric, Prometheus, Series};
 use crate::server;
 use catalogue::{DASHBOARDS, Dashboard, Panel};
@@ -61,6 +61,7 @@ fn router(prometheus: Prometheus) -> Router {
         .route("/d/{id}", get(page))
         .route("/live/{id}", get(updates))
         .route("/explore", get(explore))
+        .route("/explore/live", get(explore_updates))
         .route(
             "/api/health",
             get(async || axum::Json(json!({"database": "ok", "version": env!("CARGO_PKG_VERSION"), "commit": ""}))),
@@ -185,27 +186,42 @@ const EXAMPLES: &[&str] = &[
     "up",
 ];
 
-async fn explore(State(prometheus): State<Prometheus>, query: Query, headers: HeaderMap) -> Response {
-    let page = Page::new(&PRODUCT, "query.html", "", &query, &headers);
-    let (text, minutes) = (parameter(&query, "query").unwrap_or_default(), number(&query, "minutes", 5, 1..=60));
-    let (mut chart, mut rows, mut more, mut error) = (Value::from(()), Vec::new(), 0, String::new());
-    let names = prometheus.label_values("__name__").await.unwrap_or_default();
-    if !text.is_empty() {
-        match prometheus.query(text).await {
-            Ok(samples) => {
-                more = samples.len().saturating_sub(MAX_ROWS);
-                rows = samples.iter().take(MAX_ROWS).map(|(metric, value)| (name(metric, &[], "{}"), value.to_string())).collect()
-            }
-            Err(message) => error = message,
-        }
-        if error.is_empty() {
-            match draw(&prometheus, text, minutes, "", |metric| name(metric, &[], text)).await {
-                Ok(drawn) => chart = value(drawn),
-                Err(message) => error = message,
-            }
+/// The chart and the values of now.
+async fn answer(asked: &Asked, prometheus: &Prometheus) -> Value {
+    let (query, minutes) = (asked.query.as_str(), asked.minutes);
+    let drawn = draw(prometheus, query, minutes, "", |metric| name(metric, &[], query));
+    let (samples, drawn) = tokio::join!(prometheus.query(query), drawn);
+    match (samples, drawn) {
+        (Err(error), _) | (_, Err(error)) => context! { query, minutes, error, chart => (), rows => (), more => 0 },
+        (Ok(samples), Ok(chart)) => {
+            let row = |(metric, value): &(Metric, f64)| (name(metric, &[], "{}"), value.to_string());
+            let rows: Vec<_> = samples.iter().take(MAX_ROWS).map(row).collect();
+            let chart = if samples.is_empty() && chart.is_empty() { Value::from(()) } else { value(chart) };
+            context! { query, minutes, chart, rows => value(rows), more => samples.len().saturating_sub(MAX_ROWS), error => "" }
         }
     }
-    page.render(context! { query => text, minutes, chart, rows => value(rows), more, error, names, examples => value(EXAMPLES) })
+}
+
+async fn explore(State(prometheus): State<Prometheus>, query: Query, headers: HeaderMap) -> Response {
+    let page = Page::new(&PRODUCT, "query.html", "", &query, &headers);
+    let asked = Asked::of(&query, &headers);
+    let live = asked.live("explore/live");
+    let answer = async {
+        if live.is_empty() {
+            return context! { query => "", minutes => asked.minutes, error => "", rows => () };
+        }
+        answer(&asked, &prometheus).await
+    };
+    let (answer, names) = tokio::join!(answer, prometheus.label_values("__name__"));
+    page.render(context! { live, names => names.unwrap_or_default(), examples => value(EXAMPLES), ..answer })
+}
+
+async fn explore_updates(State(prometheus): State<Prometheus>, query: Query, headers: HeaderMap) -> Response {
+    let asked = Asked::of(&query, &headers);
+    live(LIVE, move || {
+        let (asked, prometheus) = (asked.clone(), prometheus.clone());
+        async move { part("query_part.html", "", asked.language, answer(&asked, &prometheus).await) }
+    })
 }
 
 async fn draw(

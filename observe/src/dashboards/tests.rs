@@ -48,6 +48,9 @@ async fn every_dashboard_is_drawn_in_both_languages_and_harmless() {
         }
         let (_, html) = page(&router, &format!("/explore?query={hostile}"), language).await;
         assert_harmless(&html);
+        assert!(html.contains("data-live=\"explore"), "{html}");
+        let (_, html) = page(&router, "/explore", language).await;
+        assert!(!html.contains("data-live"), "nothing is asked, nothing is followed: {html}");
         assert_eq!(page(&router, "/", language).await.0, 200);
     }
     let (_, html) = page(&router, "/d/control-plane", "en").await;
@@ -55,6 +58,21 @@ async fn every_dashboard_is_drawn_in_both_languages_and_harmless() {
     let (status, html) = page(&router, "/d/%3Cscript%3E", "en").await;
     assert_eq!(status, 404);
     assert_harmless(&html);
+}
+
+#[tokio::test]
+async fn the_explorers_chart_and_values_are_sent_anew() {
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
+    let router = lab(shutdown).await;
+    let request = http::Request::get("/explore/live?query=up&lang=en").body(axum::body::Body::empty()).unwrap();
+    let response = tower::ServiceExt::oneshot(router, request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let first = futures::StreamExt::next(&mut response.into_body().into_data_stream()).await.unwrap().unwrap();
+    let first = String::from_utf8_lossy(&first);
+    assert!(first.starts_with("event: part"), "{first}");
+    assert!(first.contains("data-key=\"chart\"") && first.contains("data-key=\"result\""), "{first}");
+    assert_harmless(&first.replace("data: ", ""));
 }
 
 #[test]

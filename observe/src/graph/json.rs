@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
-use super::model::{Edge, Graph, GraphType, Key, Node};
+use super::model::{Edge, Graph, GraphType, Key, Node, Outcome};
 
 /// `duration` and `time` in seconds.
 pub(super) fn graph(graph: &Graph, kind: GraphType, duration: u64, time: i64) -> Value {
@@ -18,6 +18,15 @@ fn id(value: impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
+}
+
+/// The names of failures among a protocol's rates.
+fn failures(protocol: &str) -> &'static [(&'static str, Outcome)] {
+    match protocol {
+        "http" => &[("4xx", Outcome::ClientError), ("5xx", Outcome::ServerError), ("NoResponse", Outcome::NoResponse)],
+        "grpc" => &[("Err", Outcome::ServerError), ("NoResponse", Outcome::NoResponse)],
+        _ => &[],
+    }
 }
 
 fn node_json(graph: &Graph, kind: GraphType, key: &Key, node: &Node) -> Value {
@@ -34,13 +43,12 @@ fn node_json(graph: &Graph, kind: GraphType, key: &Key, node: &Node) -> Value {
         for protocol in ["http", "grpc", "tcp"] {
             let of_protocol: Vec<&Edge> = edges(incoming).filter(|edge| edge.protocol == protocol).collect();
             let sum = |rate: fn(&Edge) -> f64| of_protocol.iter().map(|edge| rate(edge)).sum::<f64>();
-            let rates = [
-                (format!("{protocol}{suffix}"), sum(if protocol == "tcp" { |edge| edge.throughput } else { Edge::rate })),
-                (format!("{protocol}{suffix}4xx"), sum(|edge| edge.rate_of(&['4']))),
-                (format!("{protocol}{suffix}5xx"), sum(|edge| edge.rate_of(&['5']))),
-                (format!("{protocol}{suffix}NoResponse"), sum(|edge| edge.rate_of(&['0']))),
-            ];
-            for (name, rate) in rates.into_iter().filter(|(_, rate)| *rate > 0.0) {
+            let total = sum(if protocol == "tcp" { |edge| edge.throughput } else { Edge::rate });
+            let failures = failures(protocol).iter().map(|(name, outcome)| {
+                (format!("{protocol}{suffix}{name}"), of_protocol.iter().map(|edge| edge.rate_of(*outcome)).sum())
+            });
+            let rates = std::iter::once((format!("{protocol}{suffix}"), total)).chain(failures);
+            for (name, rate) in rates.filter(|(_, rate)| *rate > 0.0) {
                 traffic.entry(protocol).or_default().insert(name, format!("{rate:.2}"));
             }
         }
@@ -71,10 +79,10 @@ fn edge_json(graph: &Graph, ends: &(Key, Key), edge: &Edge) -> Value {
         rates.insert("tcp".to_owned(), format!("{:.2}", edge.throughput));
     } else {
         rates.insert(protocol.to_owned(), format!("{rate:.2}"));
-        for (name, classes) in [("4xx", '4'), ("5xx", '5'), ("NoResponse", '0')] {
-            let of_class = edge.rate_of(&[classes]);
-            if of_class > 0.0 {
-                rates.insert(format!("{protocol}{name}"), format!("{of_class:.2}"));
+        for (name, outcome) in failures(protocol) {
+            let rate = edge.rate_of(*outcome);
+            if rate > 0.0 {
+                rates.insert(format!("{protocol}{name}"), format!("{rate:.2}"));
             }
         }
         if edge.errors() > 0.0 {

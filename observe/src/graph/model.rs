@@ -81,31 +81,73 @@ impl Edge {
         self.responses.values().fold(0.0, |sum, rate| sum + rate)
     }
 
-    /// Requests a second whose code begins with one of `classes`; code 0 is no answer at all.
-    pub(crate) fn rate_of(&self, classes: &[char]) -> f64 {
-        self.responses.iter().filter(|((code, _, _), _)| code.starts_with(classes)).fold(0.0, |sum, (_, rate)| sum + rate)
+    /// Requests a second that ended so.
+    pub(crate) fn rate_of(&self, outcome: Outcome) -> f64 {
+        let ended = |((code, _, _), _): &(&(String, String, String), &f64)| self.outcome(code) == outcome;
+        self.responses.iter().filter(ended).fold(0.0, |sum, (_, rate)| sum + rate)
     }
 
-    /// Share of requests that failed (4xx, 5xx or no answer), in percent, as Kiali counts.
-    pub(crate) fn errors(&self) -> f64 {
-        self.share(&['4', '5', '0'])
-    }
-
-    /// Share of the requests whose code begins with one of `classes`, in percent.
-    fn share(&self, classes: &[char]) -> f64 {
-        let rate = self.rate();
-        if rate > 0.0 { self.rate_of(classes) / rate * 100.0 } else { 0.0 }
-    }
-
-    /// By Kiali's default tolerances: <https://kiali.io/docs/configuration/health/>.
-    pub(crate) fn health(&self) -> Health {
-        let (server, client) = (self.share(&['5', '0']), self.share(&['4']));
-        match () {
-            () if self.rate() == 0.0 && self.throughput == 0.0 => Health::Idle,
-            () if server >= 10.0 || client >= 20.0 => Health::Failure,
-            () if server > 0.0 || client >= 10.0 => Health::Degraded,
-            () => Health::Healthy,
+    /// What a code means: that of HTTP, or of gRPC where it tells more ([`code`]).
+    pub(crate) fn outcome(&self, code: &str) -> Outcome {
+        match code {
+            NO_RESPONSE => Outcome::NoResponse,
+            "0" if self.protocol == "grpc" => Outcome::Success,
+            _ if self.protocol == "grpc" && code.len() < 3 => Outcome::ServerError,
+            _ if code.starts_with('4') => Outcome::ClientError,
+            _ if code.starts_with('5') => Outcome::ServerError,
+            _ => Outcome::Success,
         }
+    }
+
+    /// Share of requests that failed (4xx, 5xx, a status of gRPC or no answer), in percent, as Kiali counts.
+    pub(crate) fn errors(&self) -> f64 {
+        self.share(Outcome::ClientError) + self.share(Outcome::ServerError) + self.share(Outcome::NoResponse)
+    }
+
+    /// Share of the requests that ended so, in percent.
+    fn share(&self, outcome: Outcome) -> f64 {
+        let rate = self.rate();
+        if rate > 0.0 { self.rate_of(outcome) / rate * 100.0 } else { 0.0 }
+    }
+
+    /// By Kiali's default tolerances. Each is for itself: 6 % of 5xx and 6 % without an answer do not make a failure.
+    pub(crate) fn health(&self) -> Health {
+        if self.rate() == 0.0 && self.throughput == 0.0 {
+            return Health::Idle;
+        }
+        let of = |(outcome, degraded, failure): &(Outcome, f64, f64)| match self.share(*outcome) {
+            share if share >= *failure => Health::Failure,
+            // A tolerance of zero is for nothing at all.
+            share if share > 0.0 && share >= *degraded => Health::Degraded,
+            _ => Health::Healthy,
+        };
+        TOLERANCES.iter().map(of).max().unwrap_or(Health::Healthy)
+    }
+}
+
+/// From how many percent on traffic is degraded, and from how many on it fails: those of `AddHealthDefault` in Kiali 2's
+/// `config/config.go`, also at <https://kiali.io/docs/configuration/health/>. Of gRPC the statuses 1 to 16 count as 5xx do.
+const TOLERANCES: [(Outcome, f64, f64); 3] =
+    [(Outcome::ServerError, 0.0, 10.0), (Outcome::ClientError, 10.0, 20.0), (Outcome::NoResponse, 0.0, 10.0)];
+
+/// The code of a request that nobody answered, as Kiali writes it; in the metrics it is 0.
+pub(crate) const NO_RESPONSE: &str = "-";
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    ClientError,
+    ServerError,
+    NoResponse,
+}
+
+/// The code that tells how a request ended: of gRPC, whose failures are answered with 200, the status.
+fn code(metric: &Metric) -> &str {
+    match (get(metric, "response_code"), get(metric, "grpc_response_status")) {
+        ("0", _) => NO_RESPONSE,
+        ("200", status) if get(metric, "request_protocol") == "grpc" && !matches!(status, "" | "unknown") => status,
+        (code, _) => code,
     }
 }
 
@@ -141,7 +183,7 @@ pub(crate) struct Graph {
 
 const BY: &str = "reporter, source_workload, source_workload_namespace, source_canonical_service, source_version, source_principal, \
     destination_workload, destination_workload_namespace, destination_canonical_service, destination_version, destination_principal, \
-    destination_service_name, destination_service_namespace, request_protocol, response_code, response_flags, connection_security_policy";
+    destination_service_name, destination_service_namespace, request_protocol, response_code, grpc_response_status, response_flags, connection_security_policy";
 const SHORT: &str = "reporter, source_workload, source_workload_namespace, source_canonical_service, source_version, \
     destination_workload, destination_workload_namespace, destination_canonical_service, destination_version, \
     destination_service_name, destination_service_namespace";
@@ -206,7 +248,7 @@ impl Graph {
             let Some(edge) = graph.edge(ends, metric) else { continue };
             get(metric, "request_protocol").clone_into(&mut edge.protocol);
             let text = |name: &str| get(metric, name).to_owned();
-            let response = (text("response_code"), text("response_flags"), text("destination_service_name"));
+            let response = (code(metric).to_owned(), text("response_flags"), text("destination_service_name"));
             *edge.responses.entry(response).or_default() += rate;
             for (principal, name) in
                 [(&mut edge.source_principal, "source_principal"), (&mut edge.destination_principal, "destination_principal")]
@@ -358,5 +400,48 @@ pub(crate) mod tests {
         payment -> webapp v1: 1/s, 0% errors, Healthy, p95 None, mTLS None
         webapp -> payment v1: 4/s, 0% errors, Healthy, p95 None, mTLS None
         "#);
+    }
+
+    /// <https://kiali.io/docs/configuration/health/>: 5xx degrade from more than 0 % on and fail from 10 %, 4xx from 10 % and 20 %,
+    /// gRPC's statuses other than 0 as 5xx, and so does (in Kiali's `config.go`) what is not answered.
+    #[test]
+    fn health_has_kialis_tolerances() {
+        let edge = |protocol: &str, responses: &[(&str, f64)]| {
+            let response = |(code, rate): &(&str, f64)| (((*code).to_owned(), "-".to_owned(), "svc".to_owned()), *rate);
+            Edge { protocol: protocol.to_owned(), responses: responses.iter().map(response).collect(), ..Edge::default() }
+        };
+        let health = |protocol: &str, code: &str, percent: f64| {
+            let success = if protocol == "grpc" { "0" } else { "200" };
+            edge(protocol, &[(success, 100.0 - percent), (code, percent)]).health()
+        };
+        for (protocol, code) in [("http", "503"), ("http", "-"), ("grpc", "14"), ("grpc", "2"), ("grpc", "-")] {
+            let at = [0.0, 0.05, 9.99, 10.0, 100.0].map(|percent| health(protocol, code, percent));
+            assert_eq!(
+                at,
+                [Health::Healthy, Health::Degraded, Health::Degraded, Health::Failure, Health::Failure],
+                "{protocol} {code}"
+            );
+        }
+        let client = [9.9, 10.0, 19.9, 20.0].map(|percent| health("http", "404", percent));
+        assert_eq!(client, [Health::Healthy, Health::Degraded, Health::Degraded, Health::Failure]);
+        assert_eq!(health("http", "301", 100.0), Health::Healthy);
+        assert_eq!(edge("http", &[("200", 88.0), ("500", 6.0), ("-", 6.0)]).health(), Health::Degraded);
+        assert_eq!(edge("http", &[]).health(), Health::Idle);
+    }
+
+    #[test]
+    fn a_failure_of_grpc_is_its_status_and_not_the_200_it_came_with() {
+        let grpc = |code: &str, status: &str| {
+            let mut metric = metric("source", "gateway", "api v1", code, "unknown");
+            metric.insert("request_protocol".to_owned(), "grpc".to_owned());
+            metric.insert("grpc_response_status".to_owned(), status.to_owned());
+            metric
+        };
+        let requests = [(grpc("200", "0"), 8.0), (grpc("200", "14"), 1.0), (grpc("0", ""), 1.0)];
+        let graph = Graph::of(GraphType::App, &requests, &[], &[], &[]);
+        let edge = graph.edges.values().next().unwrap();
+        let codes: Vec<_> = edge.responses.keys().map(|(code, _, _)| code.as_str()).collect();
+        assert_eq!(codes, ["-", "0", "14"]);
+        assert_eq!((edge.errors(), edge.health()), (20.0, Health::Failure));
     }
 }

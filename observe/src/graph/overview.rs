@@ -9,7 +9,7 @@ use http::HeaderMap;
 use minijinja::{Value, context};
 use serde::Serialize;
 
-use super::model::{Edge, Graph, GraphType, Health, Key, compute};
+use super::model::{Edge, Graph, GraphType, Health, Key, Outcome, compute};
 use super::page::name;
 use super::{Language, PRODUCT, Prometheus, Query};
 use crate::access_logs::flags::flag;
@@ -40,8 +40,15 @@ macro_rules! requests {
 }
 
 const RATE: &str = concat!("sum(", requests!(""), ")");
-const SUCCESS: &str =
-    concat!("100 - 100 * (sum(", requests!(",response_code=~\"5..|0\""), ") or vector(0)) / (sum(", requests!(""), ") > 0)");
+const SUCCESS: &str = concat!(
+    "100 - 100 * ((sum(",
+    requests!(",response_code=~\"5..|0\""),
+    ") or vector(0)) + (sum(",
+    requests!(",response_code=\"200\",grpc_response_status=~\"[1-9]|1[0-6]\""),
+    ") or vector(0))) / (sum(",
+    requests!(""),
+    ") > 0)"
+);
 const P95: &str =
     "histogram_quantile(0.95, sum by (le) (rate(istio_request_duration_milliseconds_bucket{reporter=\"source\"}[1m])))";
 const MTLS: &str = "100 * (sum(rate(istio_requests_total{reporter=\"destination\",connection_security_policy=\"mutual_tls\"}[1m])) or vector(0)) \
@@ -221,7 +228,7 @@ fn called(key: &Key, language: Language) -> String {
 fn failing_note((from, to): &(Key, Key), edge: &Edge, language: Language) -> Note {
     let mut causes: BTreeMap<String, f64> = BTreeMap::new();
     let mut explained = Vec::new();
-    for ((code, flags, _), rate) in edge.responses.iter().filter(|((code, _, _), _)| code.starts_with(['4', '5', '0'])) {
+    for ((code, flags, _), rate) in edge.responses.iter().filter(|((code, _, _), _)| edge.outcome(code) != Outcome::Success) {
         let cause = if flags == "-" { code.clone() } else { format!("{code} {flags}") };
         *causes.entry(cause).or_default() += rate;
         for known in flags.split(',').filter_map(flag) {

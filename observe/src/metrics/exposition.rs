@@ -2,6 +2,8 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 use serde::Serialize;
 use thiserror::Error;
@@ -84,7 +86,7 @@ impl<'a> Exposition<'a> {
         }
         let metadata = self.metadata.entry(name).or_default();
         match keyword {
-            "HELP" => metadata.help = unescape(&text[..text.floor_char_boundary(MAX_HELP)]),
+            "HELP" => metadata.help = unescape(&text[..text.floor_char_boundary(MAX_HELP)]).into_owned(),
             "UNIT" => text.trim().clone_into(&mut metadata.unit),
             _ => match text.trim() {
                 "untyped" => "unknown".clone_into(&mut metadata.kind),
@@ -150,7 +152,7 @@ pub(crate) fn number(text: &str) -> Option<f64> {
 }
 
 /// Labels as they are written.
-pub(crate) type Written<'a> = Vec<(&'a str, String)>;
+pub(crate) type Written<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
 /// Takes `name{label="value",…}` apart.
 pub(crate) fn labels(series: &str) -> Result<(&str, Written<'_>), &'static str> {
@@ -185,9 +187,9 @@ pub(crate) fn labels(series: &str) -> Result<(&str, Written<'_>), &'static str> 
     Ok((name.trim_end(), pairs))
 }
 
-fn unescape(text: &str) -> String {
+fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -199,7 +201,7 @@ fn unescape(text: &str) -> String {
             (other, _) => plain.push(other),
         }
     }
-    plain
+    Cow::Owned(plain)
 }
 
 #[cfg(test)]

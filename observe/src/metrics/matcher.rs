@@ -2,8 +2,6 @@
 
 use regex::Regex;
 
-use super::labels::Labels;
-
 /// One condition on a label.
 #[derive(Debug, Clone)]
 pub(crate) struct Matcher {
@@ -37,9 +35,4 @@ impl Matcher {
             Condition::MatchesNot(regex) => !regex.is_match(value),
         }
     }
-}
-
-/// Whether `labels` fulfil every condition. A label that is not there is empty.
-pub(crate) fn all_match(matchers: &[Matcher], labels: &Labels) -> bool {
-    matchers.iter().all(|matcher| matcher.matches(labels.get(&matcher.name)))
 }

@@ -11,11 +11,12 @@ use minijinja::{Value, context};
 use serde::Serialize;
 
 use super::api::Server;
+use super::chunk::Sample;
 use super::labels::Labels;
 use super::promql::{self, Answer, Budget, format_number};
 use super::scrape::now;
 use crate::pages::chart::chart;
-use crate::pages::{Entry, Page, Product, Query, assets, number, parameter, value};
+use crate::pages::{Asked, Entry, Page, Product, Query, assets, live, part, value};
 
 /// Rows of a table.
 const MAX_ROWS: usize = 1000;
@@ -28,6 +29,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/", get(async || Redirect::temporary("query")))
         .route("/graph", get(async || Redirect::temporary("query")))
         .route("/query", get(query_page))
+        .route("/query/live", get(query_updates))
         .route("/targets", get(targets_page))
         .merge(assets())
         .with_state(server)
@@ -49,42 +51,63 @@ const EXAMPLES: &[&str] = &[
     "rate(pilot_xds_pushes[5m])",
 ];
 
+/// The chart and the values of now.
+async fn answer(asked: &Asked, server: &Arc<Server>) -> Value {
+    let (end, span) = (now(), asked.minutes.cast_signed() * 60_000);
+    let step = span / POINTS;
+    // On the grid of steps, so that lines do not jump about when they are drawn anew.
+    let latest = end - end % step;
+    let (text, budget) = (asked.query.clone(), Budget::default());
+    let answer = server.evaluate(move |tsdb| {
+        let answer = promql::instant(tsdb, &text, end, budget)?;
+        let series = match answer {
+            Answer::Vector(_) | Answer::Scalar(_) => promql::range(tsdb, &text, (latest - span, latest, step), budget)?,
+            Answer::Matrix(_) | Answer::Text(_) => Vec::new(),
+        };
+        Ok((answer, series))
+    });
+    let (query, minutes) = (asked.query.as_str(), asked.minutes);
+    match answer.await {
+        Ok((answer, series)) => {
+            let mut rows = table(answer);
+            let more = rows.len().saturating_sub(MAX_ROWS);
+            rows.truncate(MAX_ROWS);
+            let seconds = |millis: i64| millis as f64 / 1000.0;
+            let line = |(labels, samples): (Labels, Vec<Sample>)| {
+                (name(&labels), samples.iter().map(|sample| (seconds(sample.time), sample.value)).collect::<Vec<_>>())
+            };
+            let lines: Vec<_> = series.into_iter().map(line).collect();
+            let drawn = if lines.is_empty() {
+                Value::from(())
+            } else {
+                value(chart(&lines, seconds(latest - span), seconds(latest), ""))
+            };
+            context! { query, minutes, chart => drawn, rows => value(rows), more, error => "" }
+        }
+        Err(refused) => context! { query, minutes, chart => (), rows => (), more => 0, error => refused.message() },
+    }
+}
+
 async fn query_page(State(server): State<Arc<Server>>, query: Query, headers: HeaderMap) -> Response {
     let page = Page::new(&PRODUCT, "query.html", "", &query, &headers);
-    let (text, minutes) = (parameter(&query, "query").unwrap_or_default().to_owned(), number(&query, "minutes", 5, 1..=60));
-    let (mut drawn, mut rows, mut error) = (Value::from(()), Vec::new(), String::new());
-    if !text.is_empty() {
-        let (end, span) = (now(), minutes.cast_signed() * 60_000);
-        let (asked, budget) = (text.clone(), Budget::default());
-        let answer = server.evaluate(move |tsdb| {
-            let answer = promql::instant(tsdb, &asked, end, budget)?;
-            let series = match answer {
-                Answer::Vector(_) | Answer::Scalar(_) => promql::range(tsdb, &asked, (end - span, end, span / POINTS), budget)?,
-                Answer::Matrix(_) | Answer::Text(_) => Vec::new(),
-            };
-            Ok((answer, series))
-        });
-        match answer.await {
-            Ok((answer, series)) => {
-                rows = table(answer);
-                let seconds = |millis: i64| millis as f64 / 1000.0;
-                let lines = series.into_iter().map(|(labels, samples)| {
-                    (name(&labels), samples.iter().map(|sample| (seconds(sample.time), sample.value)).collect::<Vec<_>>())
-                });
-                let lines: Vec<_> = lines.collect();
-                if !lines.is_empty() {
-                    drawn = value(chart(&lines, seconds(end - span), seconds(end), ""));
-                }
-            }
-            Err(refused) => refused.message().clone_into(&mut error),
-        }
-    }
+    let asked = Asked::of(&query, &headers);
+    let live = asked.live("query/live");
+    let answer = if live.is_empty() {
+        context! { query => "", minutes => asked.minutes, error => "", rows => () }
+    } else {
+        answer(&asked, &server).await
+    };
     let names = server.tsdb.label_values("__name__", &[], i64::MIN, i64::MAX);
-    let more = rows.len().saturating_sub(MAX_ROWS);
-    rows.truncate(MAX_ROWS);
-    page.render(
-        context! { query => text, minutes, chart => drawn, rows => value(rows), more, error, names => value(names), examples => value(EXAMPLES) },
-    )
+    page.render(context! { live, names => value(names), examples => value(EXAMPLES), ..answer })
+}
+
+async fn query_updates(State(server): State<Arc<Server>>, query: Query, headers: HeaderMap) -> Response {
+    let asked = Asked::of(&query, &headers);
+    let period = server.interval;
+    live(period, move || {
+        let (asked, server) = (asked.clone(), server.clone());
+        async move { part("query_part.html", "", asked.language, answer(&asked, &server).await) }
+    })
 }
 
 /// As PromQL writes a series.
@@ -103,7 +126,7 @@ fn table(answer: Answer) -> Vec<(String, String)> {
         Answer::Text(text) => vec![("string".to_owned(), text)],
         Answer::Vector(samples) => samples.iter().map(|(labels, sample)| (name(labels), format_number(sample.value))).collect(),
         Answer::Matrix(series) => {
-            let values = |samples: &[super::chunk::Sample]| {
+            let values = |samples: &[Sample]| {
                 let last = samples.iter().rev().take(20).rev();
                 last.map(|sample| format!("{} @{}", format_number(sample.value), sample.time as f64 / 1000.0))
                     .collect::<Vec<_>>()

@@ -1,11 +1,13 @@
 //! Scraping: one task for each target, so that one that hangs holds up no other.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ahash::{AHashMap, RandomState};
+use ahash::{AHashMap, AHashSet, RandomState};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use meshlab_net::Net;
@@ -15,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::chunk::{Millis, stale};
-use super::exposition::{self, Exposition, Metadata};
-use super::labels::{Labels, NAME, Pair, pair};
+use super::exposition::{self, Exposition, Metadata, Written};
+use super::labels::{Labels, NAME};
 use super::target::{Target, Targets};
 use super::times::Timeline;
 use super::tsdb::{SeriesRef, Tsdb};
@@ -101,7 +103,7 @@ impl<N: Net> Scraper<N> {
 
     async fn follow(&self, target: &Target, status: &Mutex<Status>, stop: CancellationToken) {
         let mut series = Known::new(target);
-        let mut ever_up = false;
+        let (mut ever_up, mut phase) = (false, Some(phase(target, self.interval)));
         let mut due = tokio::time::Instant::now();
         let mut time = now();
         loop {
@@ -110,7 +112,8 @@ impl<N: Net> Scraper<N> {
                 () = stop.cancelled() => break,
             };
             ever_up |= up;
-            due = (due + if ever_up { self.interval } else { FIRST_RETRY.min(self.interval) }).max(tokio::time::Instant::now());
+            let wait = if ever_up { phase.take().unwrap_or(self.interval) } else { FIRST_RETRY.min(self.interval) };
+            due = (due + wait).max(tokio::time::Instant::now());
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
                 () = stop.cancelled() => break,
@@ -181,7 +184,8 @@ const REPORTS: [&str; 5] =
 struct Known {
     hashers: [RandomState; 2],
     series: Vec<Entry>,
-    labels: Vec<Pair>,
+    /// Of the target.
+    labels: BTreeMap<String, String>,
     /// When the target was scraped.
     scrapes: Timeline,
     /// The times that its samples bring along.
@@ -223,7 +227,7 @@ impl Places<'_> {
 
 impl Known {
     fn new(target: &Target) -> Self {
-        let labels = target.labels.iter().map(|(name, value)| pair(name, value)).collect();
+        let labels = target.labels.clone();
         let hashers = [RandomState::new(), RandomState::new()];
         Self { hashers, series: Vec::new(), labels, scrapes: Timeline::default(), brought: Timeline::default() }
     }
@@ -232,13 +236,13 @@ impl Known {
     fn append(&mut self, tsdb: &Tsdb, exposition: &Exposition<'_>, time: Millis) -> Result<usize, String> {
         // All labels are read before anything is written, so that a scrape is taken as a whole or not at all.
         let mut places = Places { before: &self.series, next: 0, by_key: None };
-        let mut new: AHashMap<Key, Labels> = AHashMap::new();
+        let mut new = AHashSet::new();
         let mut lines = Vec::with_capacity(exposition.lines.len());
         for line in &exposition.lines {
             let key = self.key(line.series);
             let place = places.find(key);
-            if place.is_none() && !new.contains_key(&key) {
-                new.insert(key, self.labels_of(line.series)?);
+            if place.is_none() && new.insert(key) {
+                self.labels_of(line.series)?;
             }
             lines.push((key, place));
         }
@@ -265,13 +269,11 @@ impl Known {
                 seen[place] = true;
             }
             // New, or forgotten by the store meanwhile.
-            let labels = match new.get(&key) {
-                Some(labels) => labels.clone(),
-                None => self.labels_of(line.series)?,
-            };
-            if let Some(reference) = appender.series(labels) {
+            let labels = self.labels_of(line.series)?;
+            let labels: Vec<_> = labels.iter().map(|(name, value)| (*name, &**value)).collect();
+            if let Some(reference) = appender.place(&labels) {
                 appender.append_at(reference, moment, line.value);
-                if place.is_some() || new.remove(&key).is_some() {
+                if place.is_some() || new.remove(&key) {
                     added += 1;
                     series.push(Entry { key, reference, timed: line.time.is_some() });
                 }
@@ -296,8 +298,8 @@ impl Known {
     fn report(&mut self, tsdb: &Tsdb, time: Millis, values: [f64; REPORTS.len()]) {
         let (mut appender, scrape) = (tsdb.appender(), self.scrapes.at(time));
         for (name, value) in REPORTS.into_iter().zip(values) {
-            let pairs = std::iter::once(pair(NAME, name)).chain(self.labels.iter().cloned()).collect();
-            if let Some(reference) = appender.series(Labels::new(pairs)) {
+            let own = self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            if let Some(reference) = appender.series(Labels::of(std::iter::once((NAME, name)).chain(own))) {
                 appender.append_at(reference, &scrape, value);
             }
         }
@@ -308,11 +310,25 @@ impl Known {
         Key::from(a.hash_one(series)) << 64 | Key::from(b.hash_one(series))
     }
 
-    fn labels_of(&self, series: &str) -> Result<Labels, String> {
-        let (name, pairs) = exposition::labels(series).map_err(|reason| format!("{reason}: {series:?}"))?;
-        let own = pairs.iter().map(|(name, value)| pair(name, value));
-        Ok(Labels::new(std::iter::once(pair(NAME, name)).chain(own).chain(self.labels.iter().cloned()).collect()))
+    /// The labels of a series: what the target calls it, and what is known of the target besides.
+    fn labels_of<'a>(&'a self, series: &'a str) -> Result<Written<'a>, String> {
+        let (name, mut labels) = exposition::labels(series).map_err(|reason| format!("{reason}: {series:?}"))?;
+        labels.insert(0, (NAME, Cow::Borrowed(name)));
+        labels.extend(self.labels.iter().map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_str()))));
+        // An empty value means that there is no such label. Of two labels with one name the target's own is kept.
+        labels.retain(|(_, value)| !value.is_empty());
+        labels.sort_by_key(|(name, _)| *name);
+        labels.dedup_by_key(|(name, _)| *name);
+        Ok(labels)
     }
+}
+
+/// When within the interval a target has its turn, after the first scrape, which is at once: all at the same moment would take the
+/// memory and the time of all at that moment.
+fn phase(target: &Target, interval: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    target.hash(&mut hasher);
+    interval.mul_f64(f64::from(hasher.finish() as u16) / 65536.0)
 }
 
 /// The time to write down for a scrape that should have been at `due`. A timer is late by a millisecond or so; samples at equal

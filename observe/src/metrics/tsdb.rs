@@ -1,16 +1,18 @@
 //! The time series, in memory, bounded by age, number and bytes. What does not fit is counted.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ahash::{AHashMap, AHashSet};
+use ahash::{AHashMap, AHashSet, RandomState};
+use hashbrown::HashTable;
 use parking_lot::{RwLock, RwLockWriteGuard};
 
 use super::chunk::{Chunk, Millis, Sample};
 use super::columns::Columns;
 use super::labels::{Labels, Pair, pair};
-use super::matcher::{Condition, Matcher, all_match};
+use super::matcher::{Condition, Matcher};
 use super::times::Moment;
 
 /// How much is kept.
@@ -92,7 +94,9 @@ pub(crate) struct Tsdb {
 struct Head {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    by_labels: AHashMap<Labels, u32>,
+    /// Slots by the hash of their series' labels, which are there already.
+    by_labels: HashTable<u32>,
+    hasher: RandomState,
     /// Name, value: the label itself, which its series share, and their slots in ascending order.
     index: AHashMap<Box<str>, AHashMap<Box<str>, Posting>>,
     appended: u64,
@@ -261,15 +265,20 @@ pub(crate) struct Appender<'a> {
 }
 
 impl Appender<'_> {
-    /// The place of the series with `labels`, new or known; `None` when a limit forbids a new one (which is counted).
+    /// As [`place`](Self::place).
     pub(crate) fn series(&mut self, labels: Labels) -> Option<SeriesRef> {
-        if let Some(slot) = self.head.by_labels.get(&labels) {
-            let slot = *slot;
+        self.place(&borrowed(&labels).collect::<Vec<_>>())
+    }
+
+    /// The place of the series with `labels`, new or known; `None` when a limit forbids a new one (which is counted). The labels are
+    /// as in [`Labels`]: sorted, distinct, not empty. Nothing is allocated for those that other series have.
+    pub(crate) fn place(&mut self, labels: &[(&str, &str)]) -> Option<SeriesRef> {
+        let hash = hash(&self.head.hasher, labels.iter().copied());
+        if let Some(slot) = self.head.find(hash, labels) {
             return Some(SeriesRef { slot, generation: self.head.slots[slot as usize].generation });
         }
         let (limits, dropped) = (&self.tsdb.limits, &self.tsdb.dropped);
-        if labels.pairs().len() > limits.labels
-            || labels.pairs().iter().any(|pair| pair.0.len() > 256 || pair.1.len() > limits.label_value)
+        if labels.len() > limits.labels || labels.iter().any(|(name, value)| name.len() > 256 || value.len() > limits.label_value)
         {
             dropped.label_limit.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -278,7 +287,7 @@ impl Appender<'_> {
             dropped.series_limit.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        Some(self.head.create(&labels))
+        Some(self.head.create(hash, labels))
     }
 
     /// Appends a sample whose time nobody shares.
@@ -302,41 +311,68 @@ impl Appender<'_> {
     }
 }
 
+/// Names and values.
+fn borrowed(labels: &Labels) -> impl Iterator<Item = (&str, &str)> {
+    labels.pairs().iter().map(|pair| (&*pair.0, &*pair.1))
+}
+
+fn hash<'a>(hasher: &RandomState, labels: impl Iterator<Item = (&'a str, &'a str)>) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    labels.for_each(|label| label.hash(&mut hasher));
+    hasher.finish()
+}
+
 impl Head {
-    fn create(&mut self, labels: &Labels) -> SeriesRef {
+    fn find(&self, hash: u64, labels: &[(&str, &str)]) -> Option<u32> {
+        let is_it = |slot: &u32| {
+            let series = self.slots[*slot as usize].series.as_ref();
+            series.is_some_and(|series| borrowed(&series.labels).eq(labels.iter().copied()))
+        };
+        self.by_labels.find(hash, is_it).copied()
+    }
+
+    fn create(&mut self, hash_of_labels: u64, labels: &[(&str, &str)]) -> SeriesRef {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, series: None });
             (self.slots.len() - 1) as u32
         });
-        let mut shared = Vec::with_capacity(labels.pairs().len());
-        for label in labels.pairs() {
-            if !self.index.contains_key(&label.0) {
-                self.index.insert(label.0.clone(), AHashMap::new());
+        let mut shared = Vec::with_capacity(labels.len());
+        for (name, value) in labels {
+            if !self.index.contains_key(*name) {
+                self.index.insert((*name).into(), AHashMap::new());
             }
-            let values = self.index.entry(label.0.clone()).or_default();
-            let posting =
-                values.entry(label.1.clone()).or_insert_with(|| Posting { pair: pair(&label.0, &label.1), slots: Vec::new() });
+            let Some(values) = self.index.get_mut(*name) else { continue };
+            if !values.contains_key(*value) {
+                values.insert((*value).into(), Posting { pair: pair(name, value), slots: Vec::new() });
+            }
+            let Some(posting) = values.get_mut(*value) else { continue };
             let at = posting.slots.partition_point(|known| *known < slot);
             posting.slots.insert(at, slot);
             shared.push(posting.pair.clone());
         }
-        let labels = Labels::new(shared);
-        self.by_labels.insert(labels.clone(), slot);
         let place = &mut self.slots[slot as usize];
-        place.series = Some(Series { labels, chunks: Vec::new() });
-        SeriesRef { slot, generation: place.generation }
+        place.series = Some(Series { labels: Labels::new(shared), chunks: Vec::new() });
+        let reference = SeriesRef { slot, generation: place.generation };
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let rehash =
+            |slot: &u32| slots[*slot as usize].series.as_ref().map_or(0, |series| hash(hasher, borrowed(&series.labels)));
+        self.by_labels.insert_unique(hash_of_labels, slot, rehash);
+        reference
     }
 
     /// Series that fulfil `matchers`, found by the shortest list of the index.
     fn matching<'a>(&'a self, matchers: &'a [Matcher]) -> impl Iterator<Item = &'a Series> + 'a {
-        let equal = matchers.iter().filter_map(|matcher| match &matcher.condition {
-            Condition::Equal(value) if !value.is_empty() => Some(
-                self.index.get(&*matcher.name).and_then(|values| values.get(&**value)).map_or(&[][..], |posting| &posting.slots),
-            ),
+        let equal = matchers.iter().enumerate().filter_map(|(place, matcher)| match &matcher.condition {
+            Condition::Equal(value) if !value.is_empty() => {
+                let posting = self.index.get(&*matcher.name).and_then(|values| values.get(&**value));
+                Some((place, posting.map_or(&[][..], |posting| &posting.slots)))
+            }
             _ => None,
         });
-        let candidates: Box<dyn Iterator<Item = u32>> = match equal.min_by_key(|slots| slots.len()) {
-            Some(slots) => Box::new(slots.iter().copied()),
+        let shortest = equal.min_by_key(|(_, slots)| slots.len());
+        let chosen = shortest.map(|(place, _)| place);
+        let candidates: Box<dyn Iterator<Item = u32>> = match shortest {
+            Some((_, slots)) => Box::new(slots.iter().copied()),
             None => match matchers.iter().find(|matcher| !matcher.matches("")) {
                 Some(matcher) => {
                     let values = self.index.get(&*matcher.name);
@@ -349,9 +385,10 @@ impl Head {
                 None => Box::new(0..self.slots.len() as u32),
             },
         };
-        candidates
-            .filter_map(|slot| self.slots.get(slot as usize)?.series.as_ref())
-            .filter(|series| all_match(matchers, &series.labels))
+        candidates.filter_map(|slot| self.slots.get(slot as usize)?.series.as_ref()).filter(move |series| {
+            let rest = matchers.iter().enumerate().filter(|(place, _)| Some(*place) != chosen);
+            rest.map(|(_, matcher)| matcher).all(|matcher| matcher.matches(series.labels.get(&matcher.name)))
+        })
     }
 
     /// Forgets chunks that end before `cutoff`, and series without chunks. Yields how many chunks.
@@ -364,7 +401,11 @@ impl Head {
             series.chunks.drain(..old);
             chunks += old as u64;
             if series.chunks.is_empty() {
-                self.by_labels.remove(&series.labels);
+                let of_it =
+                    self.by_labels.find_entry(hash(&self.hasher, borrowed(&series.labels)), |there| *there as usize == slot);
+                if let Ok(entry) = of_it {
+                    entry.remove();
+                }
                 place.series = None;
                 place.generation = place.generation.wrapping_add(1);
                 dead.insert(slot as u32);

@@ -41,6 +41,13 @@ pub(crate) struct Chart {
     unit: String,
 }
 
+impl Chart {
+    /// Whether there is no line.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
 #[derive(Debug, Serialize, PartialEq)]
 struct Line {
     name: String,

@@ -3,6 +3,7 @@
 //! Everything is rendered on the server. Templates escape all text, the content security policy forbids scripts and styles
 //! other than the static files, and links are relative, so that pages work behind any proxy.
 
+mod asked;
 pub(crate) mod chart;
 pub(crate) mod language;
 mod live;
@@ -19,6 +20,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 use url::form_urlencoded;
 
+pub(crate) use asked::Asked;
 pub(crate) use language::Language;
 pub(crate) use live::live;
 
@@ -46,6 +48,7 @@ templates![
     "dashboard.html",
     "panels.html",
     "query.html",
+    "query_part.html",
     "targets.html",
     "search.html",
     "trace.html",

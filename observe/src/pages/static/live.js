@@ -75,3 +75,9 @@ document.querySelectorAll("[data-live]").forEach(follow);
 for (const form of document.querySelectorAll("form[data-auto]")) {
   form.addEventListener("change", (event) => event.target.matches("select, input[type=checkbox]") && form.requestSubmit());
 }
+// Enter runs a query, as in Prometheus; with Shift it begins a new line. What an input method still composes is not sent.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || !event.target.matches?.("textarea[name=query]")) return;
+  event.preventDefault();
+  event.target.form.requestSubmit();
+});
