@@ -113,8 +113,16 @@ pub struct Request {
     pub chunked: bool,
     /// Instead of everything else: these bytes.
     pub raw: Option<String>,
+    /// Over HTTP/2, with prior knowledge or, over TLS, as negotiated.
+    pub http2: bool,
+    /// A gRPC call with this message, over HTTP/2.
+    pub grpc: Option<String>,
+    /// Not HTTP: this text, with the sending side closed after it. Upstreams answer it with their name in front.
+    pub tcp: Option<String>,
     /// Mutual TLS as this principal (`cluster.local/ns/default/sa/sleep`).
     pub identity: Option<String>,
+    /// TLS without a certificate, for this server name.
+    pub sni: Option<String>,
     /// So many times, one after the other.
     pub times: u32,
     /// So many at once: each starts when the one before was seen by the upstream, or was answered.
@@ -133,7 +141,11 @@ impl Default for Request {
             body: None,
             chunked: false,
             raw: None,
+            http2: false,
+            grpc: None,
+            tcp: None,
             identity: None,
+            sni: None,
             times: 1,
             together: 1,
             wait_ms: 0,
@@ -171,6 +183,11 @@ pub struct Reply {
     pub headers: BTreeMap<String, Lines>,
     /// Body; the upstream's name unless said otherwise.
     pub body: Option<String>,
+    /// A body that is no text.
+    #[serde(skip)]
+    pub bytes: Option<Vec<u8>>,
+    /// Trailers, over HTTP/2.
+    pub trailers: BTreeMap<String, String>,
     /// Milliseconds before anything is sent.
     pub delay_ms: u64,
     /// Instead of an answer.
@@ -179,7 +196,15 @@ pub struct Reply {
 
 impl Default for Reply {
     fn default() -> Self {
-        Self { status: 200, headers: BTreeMap::new(), body: None, delay_ms: 0, fail: None }
+        Self {
+            status: 200,
+            headers: BTreeMap::new(),
+            body: None,
+            bytes: None,
+            trailers: BTreeMap::new(),
+            delay_ms: 0,
+            fail: None,
+        }
     }
 }
 
@@ -189,7 +214,7 @@ impl Default for Reply {
 pub enum Failure {
     /// Closes the connection.
     Close,
-    /// Resets the connection.
+    /// Resets the connection, over HTTP/2 the stream.
     Reset,
     /// Sends what is not HTTP.
     Garbage,
@@ -213,9 +238,11 @@ pub struct Expect {
     pub details: Option<String>,
     /// Response headers; `null`: not there.
     pub headers: BTreeMap<String, Option<String>>,
+    /// Response trailers; `null`: not there.
+    pub trailers: BTreeMap<String, Option<String>>,
     /// Response body.
     pub body: Option<String>,
-    /// Headers of the last request that the upstream saw; `null`: not there. `:path` and `:method` are among them.
+    /// Headers of the last request that the upstream saw; `null`: not there. `:path`, `:method`, `:body`, `:version` and `:tls` are among them.
     pub sees: BTreeMap<String, Option<String>>,
     /// Requests that each mirror gets.
     pub mirrored: BTreeMap<String, usize>,
@@ -304,7 +331,10 @@ impl Subject {
             for case in &scenario.cases {
                 let name = format!("{}/{}", scenario.name, case.name);
                 ensure!(
-                    case.expect.status.is_some() || case.shares.is_some() || case.all_requests()[0].raw.is_some(),
+                    case.expect.status.is_some()
+                        || case.shares.is_some()
+                        || case.all_requests()[0].raw.is_some()
+                        || case.all_requests()[0].tcp.is_some() && case.expect.body.is_some(),
                     "{name}: expect.status is missing"
                 );
                 ensure!(case.requests.is_empty() || case.shares.is_none(), "{name}: shares are of one request");

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::case::Request;
-use crate::upstream::{CASE_HEADER, more};
+use crate::upstream::{CASE_HEADER, TCP_GREETING, more};
 
 /// No answer may take longer.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -81,20 +84,20 @@ trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 impl Connection {
-    /// Connects, with TLS if a configuration is given.
+    /// Connects, with TLS if it is given.
     ///
     /// # Errors
     /// Nobody listens, or the handshake fails.
-    pub async fn open(address: SocketAddr, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Self> {
+    pub async fn open(address: SocketAddr, tls: Option<Tls>) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::from((CLIENT, 0)))?;
         let stream = socket.connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         let stream: Box<dyn Io> = match tls {
             None => Box::new(stream),
-            Some(config) => {
-                let name = rustls_pki_types::ServerName::try_from("server.default.svc.cluster.local")?;
-                Box::new(TlsConnector::from(config).connect(name, stream).await.context("TLS handshake")?)
+            Some(tls) => {
+                let name = rustls_pki_types::ServerName::try_from(tls.name)?;
+                Box::new(TlsConnector::from(tls.config).connect(name, stream).await.context("TLS handshake")?)
             }
         };
         Ok(Self { stream, buffer: Vec::new() })
@@ -110,6 +113,50 @@ impl Connection {
         let _ = self.stream.write_all(bytes).await;
         let answer = tokio::time::timeout(PATIENCE, self.read(head_only)).await.context("no answer in time")??;
         Ok(Answer { took: started.elapsed(), ..answer })
+    }
+
+    /// Sends a request over HTTP/2 and reads the response. A stream that is reset before a response is status 0.
+    ///
+    /// # Errors
+    /// There is no HTTP/2, or no answer in time.
+    pub async fn exchange_http2(self, request: http::Request<Full<Bytes>>) -> Result<Answer> {
+        let started = Instant::now();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(self.stream)).await.context("HTTP/2")?;
+        let connection = tokio::spawn(connection);
+        let exchange = async {
+            let Ok(response) = sender.send_request(request).await else { return Answer::default() };
+            let (head, mut incoming) = response.into_parts();
+            let mut body = Body::default();
+            while let Some(frame) = incoming.frame().await {
+                let Ok(frame) = frame else {
+                    body.truncated = true;
+                    break;
+                };
+                match frame.into_data() {
+                    Ok(data) => body.bytes.extend_from_slice(&data),
+                    Err(frame) => body.trailers = frame.trailers_ref().map(lines).unwrap_or_default(),
+                }
+            }
+            Answer { status: head.status.as_u16(), headers: lines(&head.headers), body, took: Duration::ZERO }
+        };
+        let answer = tokio::time::timeout(PATIENCE, exchange).await.context("no answer in time");
+        connection.abort();
+        Ok(Answer { took: started.elapsed(), ..answer? })
+    }
+
+    /// Sends bytes, closes the sending side, and reads to the end.
+    ///
+    /// # Errors
+    /// The end does not come in time.
+    pub async fn exchange_tcp(mut self, bytes: &[u8]) -> Result<Answer> {
+        let started = Instant::now();
+        let _ = self.stream.write_all(bytes).await;
+        let _ = self.stream.shutdown().await;
+        let mut body = Body::default();
+        let read = tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut body.bytes)).await.context("no end in time")?;
+        body.truncated = read.is_err();
+        Ok(Answer { body, took: started.elapsed(), ..Answer::default() })
     }
 
     async fn read(&mut self, head_only: bool) -> Result<Answer> {
@@ -131,15 +178,87 @@ impl Connection {
     }
 }
 
+/// TLS of a connection.
+pub struct Tls {
+    /// The server's name.
+    pub name: String,
+    /// What is presented, and what is accepted.
+    pub config: Arc<rustls::ClientConfig>,
+}
+
+/// What goes over the wire.
+pub enum Message {
+    /// HTTP/1.1, byte by byte.
+    Http1 {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// The response has no body.
+        head_only: bool,
+    },
+    /// HTTP/2.
+    Http2(http::Request<Full<Bytes>>),
+    /// Bytes that are not HTTP.
+    Tcp(Vec<u8>),
+}
+
+impl Message {
+    /// See [`encode`].
+    ///
+    /// # Errors
+    /// HTTP/2 cannot say this.
+    pub fn new(
+        request: &Request,
+        default_host: &str,
+        id: &str,
+        number: usize,
+        tokens: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        if let Some(text) = &request.tcp {
+            return Ok(Self::Tcp(format!("{TCP_GREETING}{id} {text}").into_bytes()));
+        }
+        if !request.http2 && request.grpc.is_none() {
+            let bytes = encode(request, default_host, id, number, tokens);
+            return Ok(Self::Http1 { bytes, head_only: request.method == "HEAD" });
+        }
+        let fill = |text: &str| fill(text, number, tokens);
+        let scheme = if request.sni.is_some() || request.identity.is_some() { "https" } else { "http" };
+        let host = fill(request.host.as_deref().unwrap_or(default_host));
+        let mut builder = http::Request::builder()
+            .method(if request.grpc.is_some() { "POST" } else { request.method.as_str() })
+            .uri(format!("{scheme}://{host}{}", fill(&request.path)))
+            .header(CASE_HEADER, id);
+        if request.grpc.is_some() {
+            builder = builder.header("content-type", "application/grpc").header("te", "trailers");
+        }
+        for (name, lines) in &request.headers {
+            for line in lines.all() {
+                builder = builder.header(name, fill(line));
+            }
+        }
+        let body = match &request.grpc {
+            Some(message) => [&[0][..], &u32::try_from(message.len())?.to_be_bytes(), message.as_bytes()].concat(),
+            None => request.body.clone().unwrap_or_default().into_bytes(),
+        };
+        Ok(Self::Http2(builder.body(Full::new(Bytes::from(body)))?))
+    }
+}
+
+/// Header lines, names in lower case.
+pub fn lines(headers: &http::HeaderMap) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())).collect()
+}
+
+fn fill(text: &str, number: usize, tokens: &BTreeMap<String, String>) -> String {
+    let mut text = text.replace("$n", &number.to_string());
+    for (name, token) in tokens {
+        text = text.replace(&format!("$token({name})"), token);
+    }
+    text
+}
+
 /// The bytes of a request. `id` is put into [`CASE_HEADER`].
 pub fn encode(request: &Request, default_host: &str, id: &str, number: usize, tokens: &BTreeMap<String, String>) -> Vec<u8> {
-    let fill = |text: &str| {
-        let mut text = text.replace("$n", &number.to_string());
-        for (name, token) in tokens {
-            text = text.replace(&format!("$token({name})"), token);
-        }
-        text
-    };
+    let fill = |text: &str| fill(text, number, tokens);
     if let Some(raw) = &request.raw {
         return fill(raw).replace("$id", id).into_bytes();
     }

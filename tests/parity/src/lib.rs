@@ -5,6 +5,7 @@
 //! to the same scripted [`upstream`]s. Every request is sent through both, and what the client, the upstream and the access log saw
 //! is compared field by field ([`observation`]). Envoy is right where they differ, unless the case states the difference.
 
+mod authz;
 pub mod case;
 pub mod certificates;
 pub mod client;

@@ -34,7 +34,7 @@ pub fn client_fields(answer: &Answer, out: &mut Fields) {
 
 /// What the upstreams saw. Mirrors are apart, since their order is not known.
 pub fn upstream_fields(seen: &[Seen], sent: &[(String, String)], out: &mut Fields) {
-    let (mirrors, attempts): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.upstream.starts_with("mirror"));
+    let (mirrors, attempts): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| is_aside(&seen.upstream));
     out.insert("attempts".into(), attempts.len().to_string());
     for (index, seen) in attempts.iter().enumerate() {
         let name = format!("attempt {}", index + 1);
@@ -47,7 +47,9 @@ pub fn upstream_fields(seen: &[Seen], sent: &[(String, String)], out: &mut Field
         *number += 1;
         let name = format!("{} request {number}", seen.upstream);
         request(&name, seen, sent, true, out);
-        if let Some(line) = out.get_mut(&format!("{name} header x-forwarded-for")) {
+        if seen.upstream.starts_with("mirror")
+            && let Some(line) = out.get_mut(&format!("{name} header x-forwarded-for"))
+        {
             *line = line.rsplit_once(',').map_or_else(|| "<own>".to_owned(), |(before, _)| format!("{before},<own>"));
         }
     }
@@ -56,10 +58,19 @@ pub fn upstream_fields(seen: &[Seen], sent: &[(String, String)], out: &mut Field
     }
 }
 
+/// Whether an upstream is asked besides the one that answers.
+fn is_aside(upstream: &str) -> bool {
+    upstream.starts_with("mirror") || upstream.starts_with("authz")
+}
+
 fn request(name: &str, seen: &Seen, sent: &[(String, String)], first: bool, out: &mut Fields) {
     out.insert(format!("{name} method"), seen.method.clone());
     out.insert(format!("{name} path"), seen.path.clone());
     out.insert(format!("{name} body"), seen.body.clone());
+    out.insert(format!("{name} version"), seen.version.to_owned());
+    if let Some(tls) = &seen.tls {
+        out.insert(format!("{name} tls"), tls.clone());
+    }
     headers(&format!("{name} header"), &seen.headers, sent, first, out);
 }
 

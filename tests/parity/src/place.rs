@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use meshlab_proxy_config::{
-    AttributeMatch, ChainProtocol, Cluster, Discovery, Endpoint, Endpoints, FilterChain, HttpAccess, Listener, LoadBalancer,
-    ProxyConfig, RouteAction, RouteConfiguration,
+    AttributeMatch, CertificateSource, ChainProtocol, Cluster, Discovery, Endpoint, Endpoints, FilterChain, HttpAccess, Listener,
+    LoadBalancer, ProxyConfig, RouteAction, RouteConfiguration, UpstreamTls,
 };
 
 use crate::case::Role;
@@ -82,6 +82,9 @@ impl Place<'_> {
         let mut listener = self.listener(config)?;
         let mut clusters = BTreeSet::new();
         for chain in &mut listener.filter_chains {
+            if let Some(tls) = &mut chain.tls {
+                self.rename_secret(&mut tls.certificate);
+            }
             match &mut chain.protocol {
                 ChainProtocol::Http(http) => {
                     let route = config.routes.get(&http.route_config).context("the chain's route table is missing")?;
@@ -105,6 +108,7 @@ impl Place<'_> {
             let cluster = self.cluster(cluster, members.map(|members| members.as_ref()))?;
             out.clusters.insert(cluster.name.clone(), Arc::new(cluster));
         }
+        out.secrets.extend(config.secrets.iter().map(|(name, secret)| (self.named(name), secret.clone())));
         out.listeners.insert(listener.name.clone(), Arc::new(listener));
         out.telemetry = config.telemetry.clone();
         Ok(())
@@ -133,12 +137,23 @@ impl Place<'_> {
 
     fn rename(&self, cluster: &mut String, used: &mut BTreeSet<String>) {
         used.insert(cluster.clone());
-        *cluster = format!("{}{cluster}", prefix(self.scenario));
+        *cluster = self.named(cluster);
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}{name}", prefix(self.scenario))
+    }
+
+    /// What a Secret is used for decides what a proxy gets of it, so each scenario has its own.
+    fn rename_secret(&self, source: &mut CertificateSource) {
+        if let CertificateSource::Secret(name) = source {
+            *name = self.named(name);
+        }
     }
 
     fn routes(&self, table: &RouteConfiguration, used: &mut BTreeSet<String>) -> RouteConfiguration {
         let mut table = table.clone();
-        table.name = format!("{}{}", prefix(self.scenario), table.name);
+        table.name = self.named(&table.name);
         for route in table.virtual_hosts.iter_mut().flat_map(|host| &mut Arc::make_mut(host).routes) {
             if let RouteAction::Forward(forward) = &mut route.action {
                 forward.destinations.iter_mut().for_each(|destination| self.rename(&mut destination.cluster, used));
@@ -150,7 +165,8 @@ impl Place<'_> {
 
     /// Policies that name the workload's port mean the listener's.
     fn ports_of(&self, access: &mut HttpAccess) {
-        let policies = [&mut access.audit, &mut access.deny, &mut access.allow].into_iter().flatten();
+        let custom = access.custom.iter_mut().map(|custom| &mut custom.policy);
+        let policies = [&mut access.audit, &mut access.deny, &mut access.allow].into_iter().flatten().chain(custom);
         let conditions =
             policies.flat_map(|policy| &mut policy.rules).flat_map(|rule| rule.to.iter_mut().flatten().chain(&mut rule.when));
         for condition in conditions {
@@ -164,7 +180,10 @@ impl Place<'_> {
 
     fn cluster(&self, cluster: &Cluster, members: Option<&Endpoints>) -> Result<Cluster> {
         let mut cluster = cluster.clone();
-        cluster.name = format!("{}{}", prefix(self.scenario), cluster.name);
+        cluster.name = self.named(&cluster.name);
+        if let UpstreamTls::Custom { client_certificate, ca, .. } = &mut cluster.tls {
+            client_certificate.iter_mut().chain(ca).for_each(|source| self.rename_secret(source));
+        }
         let mut endpoints = match (&cluster.discovery, members) {
             (Discovery::Eds, members) => members.cloned().unwrap_or_default(),
             (Discovery::Static(endpoints), _) => endpoints.clone(),

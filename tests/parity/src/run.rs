@@ -14,7 +14,7 @@ use meshlab_proxy_config::ProxyConfig;
 
 use crate::case::{Case, OneOrMany, Request, Scenario, ShareBy, Shares, Subject};
 use crate::certificates::Authority;
-use crate::client::{Answer, Connection, encode};
+use crate::client::{Answer, Connection, Message, Tls, encode};
 use crate::envoy::Envoy;
 use crate::observation::{Fields, client_fields, compare, log_fields, upstream_fields};
 use crate::place::{Place, Ports, prefix};
@@ -138,8 +138,10 @@ fn placed(bench: &Bench, subject: &Subject, addresses: &[SocketAddr]) -> Result<
     let mut config = ProxyConfig::default();
     let mut served = HashMap::new();
     for (scenario, listen) in subject.scenarios.iter().zip(addresses) {
-        let compiled =
-            bench.world.compile(subject, scenario, &bench.keys).with_context(|| format!("scenario {}", scenario.name))?;
+        let compiled = bench
+            .world
+            .compile(subject, scenario, &bench.keys, &bench.authority)
+            .with_context(|| format!("scenario {}", scenario.name))?;
         let role = scenario.role(subject);
         let place = Place { scenario: &scenario.name, role, world: &bench.world, upstreams: &bench.upstreams, listen: *listen };
         place.add(&compiled, &mut config).with_context(|| format!("scenario {}", scenario.name))?;
@@ -241,14 +243,18 @@ impl Running<'_> {
         let mut tasks = Vec::new();
         for (id, number) in group {
             self.bench.upstreams.script(id, &self.case.upstream);
-            let bytes = encode(request, self.scenario.default_host(self.subject), id, *number, self.tokens);
-            let tls = request.identity.as_deref().map(|principal| self.bench.authority.client(principal)).transpose()?;
-            let head_only = request.method == "HEAD";
+            let host = self.scenario.default_host(self.subject);
+            let message = Message::new(request, host, id, *number, self.tokens)?;
+            let tls = self.tls(request)?;
             let (done, answered) = tokio::sync::oneshot::channel::<()>();
             let task = tokio::spawn(async move {
                 let _done = done;
                 let mut connection = Connection::open(address, tls).await?;
-                connection.exchange(&bytes, head_only).await
+                match message {
+                    Message::Http1 { bytes, head_only } => connection.exchange(&bytes, head_only).await,
+                    Message::Http2(request) => connection.exchange_http2(request).await,
+                    Message::Tcp(bytes) => connection.exchange_tcp(&bytes).await,
+                }
             });
             if group.len() > 1 {
                 tokio::select! {
@@ -275,6 +281,17 @@ impl Running<'_> {
             out.push((id, fields, answer.took));
         }
         Ok(out)
+    }
+
+    /// What a request's connection is secured with: the server name and the configuration.
+    fn tls(&self, request: &Request) -> Result<Option<Tls>> {
+        let http2 = request.http2 || request.grpc.is_some();
+        if let Some(principal) = &request.identity {
+            let config = self.bench.authority.client(principal, http2)?;
+            return Ok(Some(Tls { name: "server.default.svc.cluster.local".into(), config }));
+        }
+        let secured = |name: &String| Ok(Tls { name: name.clone(), config: self.bench.authority.anonymous(http2)? });
+        request.sni.as_ref().map(secured).transpose()
     }
 
     /// Sends many requests and counts what becomes of them.
@@ -440,12 +457,17 @@ impl Running<'_> {
             for (name, value) in &expect.headers {
                 check(format!("response header {name}"), value.clone());
             }
+            for (name, value) in &expect.trailers {
+                check(format!("response trailer {name}"), value.clone());
+            }
             let last = fields.get("attempts").cloned().unwrap_or_default();
             for (name, value) in &expect.sees {
                 let field = match name.as_str() {
                     ":path" => format!("attempt {last} path"),
                     ":method" => format!("attempt {last} method"),
                     ":body" => format!("attempt {last} body"),
+                    ":version" => format!("attempt {last} version"),
+                    ":tls" => format!("attempt {last} tls"),
                     name => format!("attempt {last} header {name}"),
                 };
                 check(field, value.clone());

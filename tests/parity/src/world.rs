@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::case::{Role, Scenario, Subject};
+use crate::certificates::Authority;
 use crate::tokens::Keys;
 
 /// The pods' port.
@@ -74,9 +75,15 @@ impl World {
     ///
     /// # Errors
     /// A resource is not valid, or the compiler has a problem with one.
-    pub fn compile(&self, subject: &Subject, scenario: &Scenario, keys: &Keys) -> Result<Arc<ProxyConfig>> {
+    pub fn compile(
+        &self,
+        subject: &Subject,
+        scenario: &Scenario,
+        keys: &Keys,
+        authority: &Authority,
+    ) -> Result<Arc<ProxyConfig>> {
         let mut sources = Sources { mesh: Arc::new(mesh_config(subject, scenario)?), ..Sources::default() };
-        for object in self.kubernetes() {
+        for object in self.kubernetes().into_iter().chain(authority.secrets()?) {
             sources.apply(&object)?;
         }
         let own = scenario.resources(subject, keys)?;
@@ -120,7 +127,7 @@ impl World {
                 "apiVersion": "v1", "kind": "Service",
                 "metadata": { "name": name, "namespace": "default" },
                 "spec": { "clusterIP": format!("10.96.0.{}", index + 1), "selector": { "app": name },
-                    "ports": [{ "name": "http", "port": SERVICE_PORT, "targetPort": POD_PORT, "protocol": "TCP" }] },
+                    "ports": [{ "name": port_name(name), "port": SERVICE_PORT, "targetPort": POD_PORT, "protocol": "TCP" }] },
             }));
             let members = pods.iter().filter_map(|member| {
                 let address = ip(self.pods.iter().position(|pod| pod == member)?);
@@ -130,11 +137,16 @@ impl World {
             out.push(json!({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
                 "metadata": { "name": name, "namespace": "default", "labels": { "kubernetes.io/service-name": name } },
-                "endpoints": members.collect::<Vec<_>>(), "ports": [{ "name": "http", "port": POD_PORT }],
+                "endpoints": members.collect::<Vec<_>>(), "ports": [{ "name": port_name(name), "port": POD_PORT }],
             }));
         }
         out
     }
+}
+
+/// A service's protocol, by its name.
+fn port_name(service: &str) -> &str {
+    ["grpc", "http2", "tcp"].into_iter().find(|protocol| service.starts_with(protocol)).unwrap_or("http")
 }
 
 fn ip(index: usize) -> Ipv4Addr {

@@ -31,10 +31,11 @@ async fn suite(wanted: &[String]) -> Result<ExitCode> {
     let tests = run::number_of_tests(&subjects).max(1);
     subjects.retain(|subject| wanted.is_empty() || wanted.iter().any(|name| subject.name.contains(name.as_str())));
     let world = World::load(&run::data().join("world.yaml"))?;
+    let authority = Authority::new()?;
     let bench = Bench {
-        upstreams: Upstreams::start(world.pods().cloned()).await?,
+        upstreams: Upstreams::start(world.pods().cloned(), &authority).await?,
         world,
-        authority: Authority::new()?,
+        authority,
         keys: Keys::new()?,
         ports: Ports::default(),
         envoy: envoy::find().await?,

@@ -1,6 +1,7 @@
 //! CUSTOM policies: an external authorizer decides, over HTTP or over Envoy's gRPC service.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -13,6 +14,7 @@ use crate::cluster::Cluster;
 use crate::cluster::members::Choice;
 use crate::flags::Flags;
 use crate::http::body::{ClientBody, RequestBody};
+use crate::http::edge;
 use crate::http::local_reply::LocalReply;
 use crate::matching::{MatchError, StringMatcher};
 use crate::options::milliseconds;
@@ -21,6 +23,9 @@ use crate::stream::StreamInfo;
 
 /// Longest answer of an authorizer that is passed on.
 const MAXIMUM_ANSWER: usize = 1024 * 1024;
+
+/// Whether an authorizer got a part of the body only.
+const PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
 
 /// A compiled provider.
 pub(crate) struct Authorizer {
@@ -145,10 +150,19 @@ impl Authorizer {
                 request.headers_mut().append(name, value.clone());
             }
         }
-        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        let sent = request.headers_mut();
+        sent.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        // As Envoy's own client does.
+        sent.insert(edge::INTERNAL, HeaderValue::from_static("true"));
+        sent.insert(edge::EXPECTED_TIMEOUT, HeaderValue::from(self.config.timeout_ms));
+        if length > 0 {
+            sent.insert(PARTIAL_BODY, HeaderValue::from_static("false"));
+        }
+        let started = Instant::now();
         let host = choose(cluster).await?;
         let mut connection = cluster.http1(&host).await.map_err(|error| format!("{error:?}"))?;
         let response = connection.sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let service_time = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (parts, body) = response.into_parts();
         let body = collect(body).await?;
         cluster.release(&host, connection);
@@ -176,6 +190,9 @@ impl Authorizer {
             if kept {
                 reply.headers.append(name, value.clone());
             }
+        }
+        if self.headers_to_downstream.is_empty() {
+            reply.headers.insert(edge::SERVICE_TIME, HeaderValue::from(service_time));
         }
         Ok(Err(reply))
     }

@@ -88,6 +88,18 @@ pub(crate) fn receive(headers: &mut HeaderMap, edge: EdgePolicy, connection: &Do
     client
 }
 
+/// HTTP/2 clients may send each cookie in a line of its own; they are one header (RFC 9113, 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let lines = || headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    if lines().nth(1).is_none() {
+        return;
+    }
+    let joined = lines().collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// The address that the last untrusted party connected from: `trusted` entries from the right of `x-forwarded-for`.
 fn trusted_client(headers: &HeaderMap, trusted: u8, peer: IpAddr) -> IpAddr {
     if trusted == 0 {

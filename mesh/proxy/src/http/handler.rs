@@ -266,6 +266,9 @@ fn receive(
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut headers = parts.headers;
+    if version == Version::HTTP_2 {
+        edge::join_cookies(&mut headers);
+    }
     let host = headers.remove(header::HOST);
     let authority = match parts.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),

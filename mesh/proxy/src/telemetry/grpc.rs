@@ -51,10 +51,10 @@ pub(crate) fn timeout_value(milliseconds: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("{number}{unit}")).unwrap_or_else(|_| HeaderValue::from_static("1m"))
 }
 
-/// The status that stands for an HTTP status (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+/// The status that stands for an HTTP status (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>); 200 by
+/// itself is unknown, too.
 pub(crate) fn status_of_http(status: u16) -> u32 {
     match status {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,

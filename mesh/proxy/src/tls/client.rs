@@ -70,7 +70,7 @@ impl ClientTls {
             .with_protocol_versions(&versions(*min_version, TlsVersion::newest())?)?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let mut base = match client_certificate {
+        let base = match client_certificate {
             None => builder.with_no_client_auth(),
             Some(CertificateSource::Workload) => {
                 builder.with_client_cert_resolver(Arc::new(WorkloadCertificate(identity.clone())))
@@ -80,13 +80,7 @@ impl ClientTls {
                 builder.with_client_cert_resolver(Arc::new(FixedCertificate(certified)))
             }
         };
-        let name = match sni {
-            Some(name) => name.as_str(),
-            None => {
-                base.enable_sni = false;
-                fallback_name
-            }
-        };
+        let name = sni.as_deref().unwrap_or(fallback_name);
         Self::with_alpn(base, name, custom_alpn, false).map(Some)
     }
 

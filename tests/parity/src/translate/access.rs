@@ -1,16 +1,17 @@
 //! Tokens and policies, as Istio writes them for Envoy's `jwt_authn` and `rbac` filters.
 
 use anyhow::{Result, bail, ensure};
-use meshlab_proxy_config::{AllOf, Attribute, AttributeMatch, Condition, HttpAccess, JwtRule, Policy, PolicyRule, StringMatch};
+use meshlab_proxy_config::{
+    AllOf, Attribute, AttributeMatch, Condition, HttpAccess, JwtRule, Policy, PolicyRule, ProxyConfig, StringMatch,
+};
 use serde_json::{Map, Value, json};
 
 use super::listener::filter;
 use super::string_match;
 
-/// The filters before the router, in order: tokens, what is logged, what denies, what allows.
-pub(super) fn filters(access: &HttpAccess, gateway: bool) -> Result<Vec<Value>> {
-    ensure!(access.custom.is_empty(), "external authorization");
-    let mut out = Vec::new();
+/// The filters before the router, in order: who is asked, tokens, what is logged, what denies, what allows.
+pub(super) fn filters(access: &HttpAccess, gateway: bool, config: &ProxyConfig) -> Result<Vec<Value>> {
+    let mut out = super::authorizer::filters(&access.custom, config)?;
     if !access.jwt.is_empty() {
         out.push(jwt(&access.jwt, gateway)?);
     }
@@ -97,7 +98,7 @@ fn rbac(action: &str, policies: &[Policy]) -> Result<Value> {
     Ok(out)
 }
 
-fn policy_rule(rule: &PolicyRule) -> Result<Value> {
+pub(super) fn policy_rule(rule: &PolicyRule) -> Result<Value> {
     let (mut permissions, mut principals) = (Vec::new(), Vec::new());
     let (when_permissions, when_principals) = split(&rule.when)?;
     let any = vec![AllOf::new()];

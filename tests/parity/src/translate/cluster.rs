@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail, ensure};
 use meshlab_proxy_config::{
-    CircuitBreaker, Cluster, Discovery, Endpoints, LoadBalancer, OutlierDetection, UpstreamProtocol, UpstreamTls,
+    CircuitBreaker, Cluster, Discovery, Endpoints, LoadBalancer, OutlierDetection, ProxyConfig, UpstreamProtocol,
 };
 use serde_json::{Value, json};
 
-use super::{address, duration};
+use super::{Bootstrap, address, duration, tls};
 
-pub(super) fn cluster(cluster: &Cluster) -> Result<Value> {
+pub(super) fn cluster(cluster: &Cluster, config: &ProxyConfig, options: &Bootstrap<'_>) -> Result<Value> {
     let Discovery::Static(members) = &cluster.discovery else {
         bail!("{}: discovery {:?}", cluster.name, cluster.discovery);
     };
     ensure!(cluster.proxy_protocol.is_none(), "{}: PROXY protocol", cluster.name);
-    plaintext(cluster, members)?;
     let mut out = json!({
         "name": cluster.name,
         "type": "STATIC",
@@ -40,20 +39,14 @@ pub(super) fn cluster(cluster: &Cluster) -> Result<Value> {
         }
         other => bail!("{}: load balancer {other:?}", cluster.name),
     }
+    if let Some(socket) = tls::upstream(cluster, members, config, options)? {
+        out["transport_socket"] = socket;
+    }
     if let Some(detection) = &cluster.outlier_detection {
         out["outlier_detection"] = outlier_detection(detection);
         out["common_lb_config"] = json!({ "healthy_panic_threshold": { "value": detection.min_health_percent } });
     }
     Ok(out)
-}
-
-/// Endpoints have no sidecars in the world, so automatic mutual TLS means plaintext.
-fn plaintext(cluster: &Cluster, members: &Endpoints) -> Result<()> {
-    match &cluster.tls {
-        UpstreamTls::Disable => Ok(()),
-        UpstreamTls::Auto(_) if members.endpoints.iter().all(|endpoint| !endpoint.metadata.mtls) => Ok(()),
-        other => bail!("{}: upstream TLS {other:?}", cluster.name),
-    }
 }
 
 fn load_assignment(name: &str, members: &Endpoints) -> Value {
@@ -91,6 +84,9 @@ fn protocol(cluster: &Cluster) -> Result<Value> {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "common_http_protocol_options": common,
     });
+    if let Some(options) = tls::server_name_of_request(&cluster.tls) {
+        out["upstream_http_protocol_options"] = options;
+    }
     match cluster.protocol {
         UpstreamProtocol::Http1 => out["explicit_http_config"] = json!({ "http_protocol_options": {} }),
         UpstreamProtocol::Http2 => out["explicit_http_config"] = json!({ "http2_protocol_options": {} }),

@@ -1,17 +1,19 @@
 //! Listeners: chains, TLS, the HTTP connection manager with Istio's filters.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use meshlab_proxy_config::{
-    AccessLog, CertificateSource, ChainProtocol, ClientCertificate, DownstreamTls, EdgePolicy, FilterChain, HttpConnection,
-    Listener, LogFormat, PathNormalization, ProxyConfig, TlsVersion, Transport,
+    AccessLog, ChainProtocol, EdgePolicy, FilterChain, HttpConnection, Listener, LogFormat, PathNormalization, ProxyConfig,
+    TcpAccess, TcpProxy, Transport,
 };
 use serde_json::{Value, json};
 
-use super::{Bootstrap, access, address, duration, route};
+use super::{Bootstrap, access, address, duration, route, tls};
 
 pub(super) fn listener(listener: &Listener, config: &ProxyConfig, options: &Bootstrap<'_>) -> Result<Value> {
     let chains: Vec<&FilterChain> = listener.filter_chains.iter().collect();
-    let sees_tls = chains.iter().any(|chain| chain.matches.transport.is_some());
+    let sees_tls = chains
+        .iter()
+        .any(|chain| chain.matches.transport.is_some() || !chain.matches.server_names.is_empty() || chain.tls.is_some());
     let sees_http = chains.iter().any(|chain| !chain.matches.application_protocols.is_empty() && chain.tls.is_none());
     let mut inspectors = Vec::new();
     if sees_tls {
@@ -37,10 +39,12 @@ fn inspector(name: &str, kind: &str) -> Value {
 }
 
 fn chain(chain: &FilterChain, config: &ProxyConfig, options: &Bootstrap<'_>) -> Result<Value> {
-    let ChainProtocol::Http(http) = &chain.protocol else { bail!("chain {}: TCP", chain.name) };
     let mut matches = json!({});
-    if !chain.matches.server_names.is_empty() || !chain.matches.prefix_ranges.is_empty() {
+    if !chain.matches.prefix_ranges.is_empty() {
         bail!("chain {}: matched by {:?}", chain.name, chain.matches);
+    }
+    if !chain.matches.server_names.is_empty() {
+        matches["server_names"] = json!(chain.matches.server_names);
     }
     match chain.matches.transport {
         None => {}
@@ -50,15 +54,36 @@ fn chain(chain: &FilterChain, config: &ProxyConfig, options: &Bootstrap<'_>) -> 
     if !chain.matches.application_protocols.is_empty() {
         matches["application_protocols"] = json!(chain.matches.application_protocols);
     }
+    let (name, settings) = match &chain.protocol {
+        ChainProtocol::Http(http) => ("http_connection_manager", connection_manager(http, config, options)?),
+        ChainProtocol::Tcp(tcp) => ("tcp_proxy", tcp_proxy(tcp, config, options)?),
+    };
     let mut out = json!({
         "filter_chain_match": matches,
-        "filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": connection_manager(http, config, options)?,
-        }],
+        "filters": [{ "name": format!("envoy.filters.network.{name}"), "typed_config": settings }],
     });
     if let Some(wanted) = &chain.tls {
-        out["transport_socket"] = tls(wanted, options)?;
+        out["transport_socket"] = tls::downstream(wanted, config, options)?;
+    }
+    Ok(out)
+}
+
+fn tcp_proxy(tcp: &TcpProxy, config: &ProxyConfig, options: &Bootstrap<'_>) -> Result<Value> {
+    ensure!(tcp.access == TcpAccess::default(), "policies on connections");
+    let logs = config.telemetry.access_logs.iter().map(|log| access_log(log, options)).collect::<Result<Vec<_>>>()?;
+    let mut out = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": tcp.stat_prefix,
+        "idle_timeout": duration(tcp.idle_timeout_ms),
+        "access_log": logs,
+    });
+    match tcp.clusters.as_slice() {
+        [only] => out["cluster"] = json!(only.cluster),
+        several => {
+            let each: Vec<Value> =
+                several.iter().map(|target| json!({ "name": target.cluster, "weight": target.weight })).collect();
+            out["weighted_clusters"] = json!({ "clusters": each });
+        }
     }
     Ok(out)
 }
@@ -67,7 +92,7 @@ fn connection_manager(http: &HttpConnection, config: &ProxyConfig, options: &Boo
     let table = config.routes.get(&http.route_config).with_context(|| format!("no route table {}", http.route_config))?;
     let client_side = http.edge != EdgePolicy::SidecarInbound;
     let gateway = matches!(http.edge, EdgePolicy::Gateway { .. });
-    let mut filters = access::filters(&http.access, gateway)?;
+    let mut filters = access::filters(&http.access, gateway, config)?;
     filters.push(filter("envoy.filters.http.fault", "fault.v3.HTTPFault"));
     filters.push(filter("envoy.filters.http.cors", "cors.v3.Cors"));
     filters.push(filter("envoy.filters.http.router", "router.v3.Router"));
@@ -126,43 +151,6 @@ fn access_log(log: &AccessLog, options: &Bootstrap<'_>) -> Result<Value> {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": options.access_log,
             "log_format": { "text_format_source": { "inline_string": text } },
-        },
-    }))
-}
-
-fn tls(wanted: &DownstreamTls, options: &Bootstrap<'_>) -> Result<Value> {
-    if wanted.certificate != CertificateSource::Workload {
-        bail!("a certificate from {:?}", wanted.certificate);
-    }
-    let ClientCertificate::Mesh { trust_domains } = &wanted.client_certificate else {
-        bail!("client certificates: {:?}", wanted.client_certificate);
-    };
-    let identity = options.identity;
-    let names: Vec<Value> = trust_domains
-        .iter()
-        .map(|domain| json!({ "san_type": "URI", "matcher": { "prefix": format!("spiffe://{domain}/") } }))
-        .collect();
-    let version = |version| if version == TlsVersion::V1_2 { "TLSv1_2" } else { "TLSv1_3" };
-    Ok(json!({
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "require_client_certificate": true,
-            "common_tls_context": {
-                "alpn_protocols": wanted.alpn,
-                "tls_params": {
-                    "tls_minimum_protocol_version": version(wanted.min_version),
-                    "tls_maximum_protocol_version": version(wanted.max_version),
-                },
-                "tls_certificates": [{
-                    "certificate_chain": { "inline_string": identity.certificate_chain },
-                    "private_key": { "inline_string": identity.private_key },
-                }],
-                "validation_context": {
-                    "trusted_ca": { "inline_string": identity.roots },
-                    "match_typed_subject_alt_names": names,
-                },
-            },
         },
     }))
 }

@@ -3,9 +3,11 @@
 //! What has no translation here is an error that names it: nothing is left out silently.
 
 mod access;
+mod authorizer;
 mod cluster;
 mod listener;
 mod route;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,7 +32,7 @@ pub struct Bootstrap<'a> {
 /// # Errors
 /// Something has no translation.
 pub fn bootstrap(config: &ProxyConfig, options: &Bootstrap<'_>) -> Result<Value> {
-    let clusters = config.clusters.values().map(|cluster| cluster::cluster(cluster)).collect::<Result<Vec<_>>>()?;
+    let clusters = config.clusters.values().map(|item| cluster::cluster(item, config, options)).collect::<Result<Vec<_>>>()?;
     let listeners =
         config.listeners.values().map(|item| listener::listener(item, config, options)).collect::<Result<Vec<_>>>()?;
     Ok(json!({
