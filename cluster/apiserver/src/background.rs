@@ -62,11 +62,12 @@ async fn aggregate_roles(api: &Arc<Api>) -> Result<(), Status> {
         let roles = api.store.list(&served.id, None).objects;
         let mut settled = true;
         for role in &roles {
-            if !role.value["aggregationRule"].is_object() {
+            let value = role.value();
+            if !value["aggregationRule"].is_object() {
                 continue;
             }
-            let rules = auth::aggregate(&role.value, &roles);
-            if role.value["rules"] == rules {
+            let rules = auth::aggregate(&value, &roles);
+            if value["rules"] == rules {
                 continue;
             }
             settled = false;
@@ -88,8 +89,9 @@ async fn aggregate_roles(api: &Arc<Api>) -> Result<(), Status> {
 async fn clean_up_crds(api: &Arc<Api>) -> Result<(), Status> {
     let crds = api.registry().need("apiextensions.k8s.io", "customresourcedefinitions")?;
     for crd in api.store.list(&crds.id, None).objects {
-        let finalizers = meta::finalizers(&crd.value);
-        if !meta::is_being_deleted(&crd.value) || !finalizers.iter().any(|finalizer| finalizer == CRD_CLEANUP) {
+        let value = crd.value();
+        let finalizers = meta::finalizers(&value);
+        if !meta::is_being_deleted(&value) || !finalizers.iter().any(|finalizer| finalizer == CRD_CLEANUP) {
             continue;
         }
         let api = api.clone();
@@ -107,7 +109,9 @@ async fn clean_up_crds(api: &Arc<Api>) -> Result<(), Status> {
 
 async fn empty_and_release(api: &Arc<Api>, crd: &Object) -> Result<(), Status> {
     let text = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
-    let (group, plural) = (text(&crd.value["spec"]["group"]), text(&crd.value["spec"]["names"]["plural"]));
+    let value = crd.value();
+    let spec = &value["spec"];
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
     if let Some(served) = api.registry().resource(&group, &plural).cloned() {
         loop {
             let (listing, mut watcher) = api.store.list_and_watch(&served.id, None);
@@ -115,7 +119,7 @@ async fn empty_and_release(api: &Arc<Api>, crd: &Object) -> Result<(), Status> {
                 break;
             }
             for object in listing.objects {
-                if !meta::is_being_deleted(&object.value) {
+                if !meta::is_being_deleted(&object.value()) {
                     api.delete_as_server(&served, &object).await?;
                 }
             }
@@ -127,7 +131,7 @@ async fn empty_and_release(api: &Arc<Api>, crd: &Object) -> Result<(), Status> {
         }
     }
     let crds = api.registry().need("apiextensions.k8s.io", "customresourcedefinitions")?;
-    let mut finalizers = meta::finalizers(&crd.value);
+    let mut finalizers = meta::finalizers(&value);
     finalizers.retain(|finalizer| finalizer != CRD_CLEANUP);
     let mutation = Mutation::Patch(Patch::Merge(json!({"metadata": {"finalizers": finalizers}})));
     match api.modify(&crds, &crd.key, &mutation, &api.own_write(&crds)).await {

@@ -23,5 +23,5 @@ mod subresource;
 pub use auth::{BoundObject, IssuedToken, PkiError, TokenError, TokenRequest, UserInfo};
 pub use http::TlsError;
 pub use node::{ExecOptions, ExecSession, LogOptions, NodeAgent, PodRef, Reader, SharedNodeAgent, Writer};
-pub use server::{ApiServer, ApiServerOptions, StartError};
+pub use server::{ApiServer, ApiServerOptions, StartError, Starting};
 pub use store::OpenError;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +92,10 @@ pub enum StartError {
     Bootstrap(#[from] Status),
 }
 
+/// A server that starts. It is boxed so that all that a server is made of is compiled once, here: what an `async fn` does is compiled
+/// in every crate that waits for it.
+pub type Starting = Pin<Box<dyn Future<Output = Result<ApiServer, StartError>> + Send>>;
+
 /// A running API server.
 pub struct ApiServer {
     api: Arc<Api>,
@@ -106,7 +111,11 @@ impl ApiServer {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(options: ApiServerOptions) -> Result<Self, StartError> {
+    pub fn start(options: ApiServerOptions) -> Starting {
+        Box::pin(Self::open(options))
+    }
+
+    async fn open(options: ApiServerOptions) -> Result<Self, StartError> {
         if !options.listen.ip().is_loopback() {
             return Err(StartError::NotLoopback(options.listen));
         }

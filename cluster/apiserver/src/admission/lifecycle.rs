@@ -17,7 +17,7 @@ pub(super) fn check_namespace(api: &Api, attributes: &Attributes) -> Result<(), 
     let Some(found) = api.store.get(&GroupResource::new("", "namespaces"), &Key::new("", namespace)) else {
         return Err(Status::not_found("", "namespaces", namespace));
     };
-    if !meta::is_being_deleted(&found.value) {
+    if !meta::is_being_deleted(&found.value()) {
         return Ok(());
     }
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
@@ -39,7 +39,7 @@ pub(super) fn check_definition(api: &Api, attributes: &Attributes) -> Result<(),
     }
     let crds = GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions");
     let found = api.store.get(&crds, &Key::new("", &served.definition.qualified_name()));
-    if found.is_some_and(|crd| !meta::is_being_deleted(&crd.value)) {
+    if found.is_some_and(|crd| !meta::is_being_deleted(&crd.value())) {
         return Ok(());
     }
     let message = "create not allowed while custom resource definition is terminating";

@@ -18,9 +18,9 @@ pub(super) fn admit_pod(api: &Api, attributes: &Attributes, pod: &mut Value) -> 
             let missing = || format!("no PriorityClass with name {name} was found");
             Some(found.ok_or_else(|| forbidden("", "pods", attributes.key.name(), &missing()))?)
         }
-        None => api.store.list(&classes, None).objects.into_iter().find(|class| class.value["globalDefault"] == true),
+        None => api.store.list(&classes, None).objects.into_iter().find(|class| class.value()["globalDefault"] == true),
     };
-    let field = |class: &Option<std::sync::Arc<Object>>, name: &str| class.as_ref().map(|class| class.value[name].clone());
+    let field = |class: &Option<std::sync::Arc<Object>>, name: &str| class.as_ref().map(|class| class.value()[name].clone());
     if wanted.is_none()
         && let Some(class) = &class
     {

@@ -24,10 +24,10 @@ pub(super) fn allocate(api: &Api, served: &Arc<Served>, service: &mut Value, old
     let namespace = service["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
     let invalid = |cause| Status::invalid("", "Service", &name, vec![cause]);
     let others = api.store.list(&served.id, None).objects;
-    let mut others = others
+    let others = others
         .iter()
         .filter(|other| (other.key.namespace(), other.key.name()) != (namespace.as_str(), name.as_str()))
-        .map(|o| &o.value["spec"]);
+        .map(|other| other.value());
     let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
     let kind = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP").to_owned();
     if kind == "ExternalName" {
@@ -37,7 +37,7 @@ pub(super) fn allocate(api: &Api, served: &Arc<Served>, service: &mut Value, old
         return Ok(());
     }
     let before = old.map(|old| &old["spec"]);
-    let taken = Taken::collect(&mut others);
+    let taken = Taken::collect(others);
     let address = cluster_ip(spec.get("clusterIP").and_then(Value::as_str), before, &taken).map_err(invalid)?;
     spec.insert("clusterIP".into(), json!(address));
     spec.insert("clusterIPs".into(), json!([address]));
@@ -64,9 +64,10 @@ struct Taken {
 }
 
 impl Taken {
-    fn collect(specs: &mut dyn Iterator<Item = &Value>) -> Self {
+    fn collect(services: impl Iterator<Item = Arc<Value>>) -> Self {
         let mut taken = Self { addresses: HashSet::new(), ports: HashSet::new() };
-        for spec in specs {
+        for service in services {
+            let spec = &service["spec"];
             taken.addresses.extend(spec["clusterIP"].as_str().map(str::to_owned));
             for port in spec["ports"].as_array().into_iter().flatten() {
                 taken.ports.extend(port["nodePort"].as_u64().map(|number| (number, protocol(port))));

@@ -30,12 +30,13 @@ pub(super) fn admit_pod(api: &Api, attributes: &Attributes, pod: &mut Value) -> 
         let why = format!("error looking up service account {namespace}/{account}: serviceaccount {account:?} not found");
         return Err(forbidden("", "pods", &name, &why));
     };
+    let account = found.value();
     if spec.get("imagePullSecrets").is_none_or(|secrets| secrets.as_array().is_none_or(Vec::is_empty))
-        && let Some(secrets) = found.value.get("imagePullSecrets")
+        && let Some(secrets) = account.get("imagePullSecrets")
     {
         spec.insert("imagePullSecrets".into(), secrets.clone());
     }
-    let wanted = spec.get("automountServiceAccountToken").or_else(|| found.value.get("automountServiceAccountToken"));
+    let wanted = spec.get("automountServiceAccountToken").or_else(|| account.get("automountServiceAccountToken"));
     if wanted.and_then(Value::as_bool).unwrap_or(true) {
         mount_token(spec);
     }

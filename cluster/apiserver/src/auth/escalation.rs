@@ -55,7 +55,7 @@ impl Api {
                     _ => ("clusterroles", Key::new("", role)),
                 };
                 let found = self.store.get(&GroupResource::new(GROUP, plural), &key);
-                let granted = found.map(|role| rules(&role.value["rules"])).unwrap_or_default();
+                let granted = found.map(|role| rules(&role.value()["rules"])).unwrap_or_default();
                 ("bind", (plural, role), granted)
             }
         };

@@ -217,11 +217,12 @@ impl Grants {
     fn load(store: &Store, at: [u64; 4]) -> Self {
         let [cluster_roles, roles, cluster_bindings, bindings] =
             RESOURCES.map(|plural| store.list(&resource(plural), None).objects);
-        let rules_of = |role: &Object| Arc::new(rules(&role.value["rules"]));
+        let rules_of = |role: &Object| Arc::new(rules(&role.value()["rules"]));
         let mut by_name: HashMap<&str, Arc<Vec<Rule>>> = HashMap::new();
         for role in &cluster_roles {
-            let rules = if role.value["aggregationRule"].is_object() {
-                Arc::new(rules(&aggregate(&role.value, &cluster_roles)))
+            let value = role.value();
+            let rules = if value["aggregationRule"].is_object() {
+                Arc::new(rules(&aggregate(&value, &cluster_roles)))
             } else {
                 rules_of(role)
             };
@@ -229,16 +230,16 @@ impl Grants {
         }
         let local: HashMap<&str, Arc<Vec<Rule>>> = roles.iter().map(|role| (role.key.as_str(), rules_of(role))).collect();
         let grant = |binding: &Object, kind: &str| {
-            let namespace = binding.key.namespace();
-            let role = binding.value["roleRef"]["name"].as_str()?;
-            let rules = match binding.value["roleRef"]["kind"].as_str()? {
+            let (namespace, value) = (binding.key.namespace(), binding.value());
+            let role = value["roleRef"]["name"].as_str()?;
+            let rules = match value["roleRef"]["kind"].as_str()? {
                 "ClusterRole" => by_name.get(role)?.clone(),
                 "Role" => local.get(format!("{namespace}/{role}").as_str())?.clone(),
                 _ => return None,
             };
-            let subjects = binding.value["subjects"].as_array().into_iter().flatten();
+            let subjects = value["subjects"].as_array().into_iter().flatten();
             let subjects = subjects.filter_map(|subject| Subject::from_value(subject, namespace)).collect();
-            let role_kind = binding.value["roleRef"]["kind"].as_str().unwrap_or_default();
+            let role_kind = value["roleRef"]["kind"].as_str().unwrap_or_default();
             let why = format!("{kind} {:?} of {role_kind} {role:?}", binding.key.as_str());
             Some(Grant { subjects, rules, why })
         };
@@ -263,11 +264,12 @@ pub(crate) fn aggregate(role: &Value, all: &[Arc<Object>]) -> Value {
     let selectors: Vec<LabelSelector> = selectors.filter_map(|selector| LabelSelector::from_value(selector).ok()).collect();
     let mut rules: Vec<Value> = Vec::new();
     for other in all.iter().filter(|other| other.key.name() != role["metadata"]["name"].as_str().unwrap_or_default()) {
-        let labels = other.value["metadata"].get("labels");
+        let other = other.value();
+        let labels = other["metadata"].get("labels");
         if !selectors.iter().any(|selector| selector.matches(labels)) {
             continue;
         }
-        for rule in other.value["rules"].as_array().into_iter().flatten() {
+        for rule in other["rules"].as_array().into_iter().flatten() {
             if !rules.contains(rule) {
                 rules.push(rule.clone());
             }

@@ -165,7 +165,7 @@ impl Tokens {
                 "Pod" => {
                     kubernetes.pod = Some(find("Pod", "pods", namespace)?);
                     let pod = store.get(&GroupResource::new("", "pods"), &Key::new(namespace, &bound.name));
-                    let node = pod.and_then(|pod| pod.value["spec"]["nodeName"].as_str().map(str::to_owned));
+                    let node = pod.and_then(|pod| pod.value()["spec"]["nodeName"].as_str().map(str::to_owned));
                     kubernetes.node = node.and_then(|node| object(store, "nodes", "", &node));
                 }
                 "Secret" => kubernetes.secret = Some(find("Secret", "secrets", namespace)?),

@@ -30,7 +30,8 @@ fn text(value: &Value) -> String {
 
 /// What a CRD serves; `None` while its names are not accepted.
 pub(super) fn served(crd: &Object) -> Option<Served> {
-    let (spec, status) = (&crd.value["spec"], &crd.value["status"]);
+    let value = crd.value();
+    let (spec, status) = (&value["spec"], &value["status"]);
     let established = |condition: &Value| condition["type"] == "Established" && condition["status"] == "True";
     if !status["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(established)) {
         return None;
@@ -79,7 +80,7 @@ pub(super) fn served(crd: &Object) -> Option<Served> {
     };
     let versions = all.iter().map(|version| served_version(&definition, version)).collect();
     let id = GroupResource::new(&definition.group, &definition.plural);
-    let generation = crd.value["metadata"]["generation"].as_u64().unwrap_or_default();
+    let generation = value["metadata"]["generation"].as_u64().unwrap_or_default();
     let custom = Some(Custom { uid: crd.uid().to_owned(), generation });
     Some(Served { definition, id, versions, custom })
 }

@@ -173,7 +173,7 @@ impl Api {
             let current = self.store.get(&served.id, key).ok_or_else(not_found)?;
             check_preconditions(served, &current, options)?;
             if admitted.as_deref() != Some(current.uid()) {
-                let old = to_version(&current.value, definition, &write.version).into_owned();
+                let old = to_version(&current.value(), definition, &write.version).into_owned();
                 let mut attributes = Attributes {
                     operation: Operation::Delete,
                     served: served.clone(),
@@ -190,7 +190,7 @@ impl Api {
                 warnings.append(&mut attributes.warnings);
                 admitted = Some(current.uid().to_owned());
             }
-            let (value, removed) = match plan(served, &current.value, options) {
+            let (value, removed) = match plan(served, &current.value(), options) {
                 Plan::Nothing => return Ok(Deleted { object: current, removed: false, warnings }),
                 Plan::Remove(value) => (value, true),
                 Plan::Mark(value) => (value, false),

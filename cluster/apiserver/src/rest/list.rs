@@ -60,12 +60,13 @@ impl Selection {
     pub(super) fn matches(&self, object: &Object) -> bool {
         self.all
             || (self.name.as_deref().is_none_or(|name| object.key.name() == name)
-                && (self.labels.is_empty() || self.labels.matches(object.value["metadata"].get("labels")))
+                && (self.labels.is_empty() || self.labels.matches(object.value()["metadata"].get("labels")))
                 && (self.fields.is_empty() || self.fields_match(object)))
     }
 
     fn fields_match(&self, object: &Object) -> bool {
-        if self.events { self.fields.matches(&event_from_core(&object.value)) } else { self.fields.matches(&object.value) }
+        let value = object.value();
+        if self.events { self.fields.matches(&event_from_core(&value)) } else { self.fields.matches(&value) }
     }
 
     /// The one object this can be about, for a look-up instead of a scan.

@@ -337,7 +337,7 @@ impl<'a> Pass<'a> {
 
     async fn modify(&mut self, current: &Arc<Object>, mutation: &Mutation) -> Result<Outcome, Status> {
         let (served, key) = (self.served, &current.key);
-        let old = to_version(&current.value, &served.definition, &self.options.version).into_owned();
+        let old = to_version(&current.value(), &served.definition, &self.options.version).into_owned();
         let proposal = self.propose(&old, key, mutation)?;
         let mut new = proposal.value;
         let conditional = self.check_preconditions(&old, &new, current.revision, mutation)?;

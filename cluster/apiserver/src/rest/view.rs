@@ -1,6 +1,5 @@
 //! How a client sees objects: in its version, as JSON or YAML, as Tables or as metadata alone.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,21 +53,21 @@ impl View {
     }
 
     /// The object in the client's version.
-    pub(crate) fn versioned<'a>(&self, object: &'a Object) -> Cow<'a, Value> {
+    pub(crate) fn versioned(&self, object: &Object) -> Arc<Value> {
         if self.is_unchanged(object) {
-            return Cow::Borrowed(&object.value);
+            return object.value();
         }
-        to_version(&object.value, &self.served.definition, &self.version)
+        Arc::new(to_version(&object.value(), &self.served.definition, &self.version).into_owned())
     }
 
     fn is_unchanged(&self, object: &Object) -> bool {
-        object.value["apiVersion"].as_str() == Some(&self.api_version)
+        object.api_version() == self.api_version
     }
 
     /// One object as JSON, as metadata or whole.
     fn json(&self, object: &Object) -> Bytes {
         match self.accept.representation {
-            Representation::Metadata => partial(&object.value).to_string().into(),
+            Representation::Metadata => partial(&object.value()).to_string().into(),
             _ if self.is_stored_version() || self.is_unchanged(object) => object.json(),
             _ => self.versioned(object).to_string().into(),
         }
@@ -88,7 +87,7 @@ impl View {
             (Encoding::Json, Some(columns)) => json_answer(code, self.table(object, columns, true)),
             (Encoding::Json, None) => json_answer(code, self.json(object)),
             (Encoding::Yaml, _) => match self.accept.representation {
-                Representation::Metadata => yaml_or_json(code, self.accept, &partial(&object.value)),
+                Representation::Metadata => yaml_or_json(code, self.accept, &partial(&object.value())),
                 _ => yaml_or_json(code, self.accept, &self.versioned(object)),
             },
         }
@@ -132,7 +131,7 @@ impl View {
     fn yaml_list(&self, metadata: Value, objects: &[Arc<Object>]) -> Response {
         let partial_list = self.accept.representation == Representation::Metadata;
         let item = |object: &Arc<Object>| {
-            if partial_list { partial(&object.value) } else { self.versioned(object).into_owned() }
+            if partial_list { partial(&object.value()) } else { Arc::unwrap_or_clone(self.versioned(object)) }
         };
         let mut list = self.list_head(metadata);
         list["items"] = objects.iter().map(item).collect();

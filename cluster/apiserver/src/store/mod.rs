@@ -245,9 +245,13 @@ impl Store {
         Ok(object)
     }
 
-    /// Forgets changes older than `age` and packs those that are not fresh, so that an idle cluster is a small one.
+    /// Lets objects rest, forgets changes older than `age` and packs those that are not fresh, so that an idle cluster is a small one.
     pub(crate) fn forget_older_than(&self, age: Duration) {
-        let histories: Vec<Arc<History>> = self.state.read().tables.values().map(|table| table.history.clone()).collect();
+        let state = self.state.read();
+        let histories: Vec<Arc<History>> = state.tables.values().map(|table| table.history.clone()).collect();
+        let objects: Vec<Arc<Object>> = state.tables.values().flat_map(|table| table.objects.values().cloned()).collect();
+        drop(state);
+        objects.iter().for_each(|object| object.rest());
         for history in histories {
             history.forget_older_than(age);
             history.pack_older_than(history::FRESH);

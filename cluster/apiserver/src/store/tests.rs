@@ -24,7 +24,7 @@ fn a_list_at_an_earlier_revision_is_what_it_was() {
     let two = put(&store, "two", Expect::Absent);
     let at = store.revision();
     put(&store, "three", Expect::Absent);
-    store.commit(&pods(), &Key::new("a", "one"), Expect::Revision(one.revision), Write::Delete(one.value.clone())).unwrap();
+    store.commit(&pods(), &Key::new("a", "one"), Expect::Revision(one.revision), Write::Delete((*one.value()).clone())).unwrap();
     put(&store, "two", Expect::Revision(two.revision));
     assert_eq!(names(&store.list(&pods(), Some("a"))), ["three", "two"]);
     let then = store.list_at(&pods(), Some("a"), at).unwrap();
@@ -123,7 +123,7 @@ fn what_an_earlier_life_changed_is_forgotten_and_watchers_learn_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(Some(directory.path())).unwrap();
     let one = put(&store, "one", Expect::Absent);
-    store.commit(&pods(), &Key::new("a", "one"), Expect::Revision(one.revision), Write::Delete(one.value.clone())).unwrap();
+    store.commit(&pods(), &Key::new("a", "one"), Expect::Revision(one.revision), Write::Delete((*one.value()).clone())).unwrap();
     drop(store);
     let store = Store::open(Some(directory.path())).unwrap();
     assert!(store.watch(&pods(), one.revision).is_err());
@@ -139,15 +139,15 @@ async fn a_late_watcher_reads_packed_changes_as_they_were() {
     let changed = json!({"metadata": {"name": "one"}, "spec": {"nodeName": "node"}});
     let two = store.commit(&pods(), &Key::new("a", "one"), Expect::Revision(one.revision), Write::Put(changed)).unwrap();
     let tell = |events: Vec<Arc<Event>>| -> Vec<_> {
-        let before = |event: &Event| event.previous.as_ref().map(|previous| (previous.revision, previous.value.clone()));
-        events.iter().map(|event| (event.change, event.object.value.clone(), before(event), event.frame())).collect()
+        let before = |event: &Event| event.previous.as_ref().map(|previous| (previous.revision, previous.value().clone()));
+        events.iter().map(|event| (event.change, event.object.value().clone(), before(event), event.frame())).collect()
     };
     let fresh = tell(store.watch(&pods(), born).unwrap().next().await.unwrap());
     store.history(&pods()).pack_older_than(Duration::ZERO);
     let packed = tell(store.watch(&pods(), born).unwrap().next().await.unwrap());
     assert_eq!(packed, fresh);
     assert_eq!(packed.len(), 2);
-    assert_eq!(store.list_at(&pods(), None, one.revision).unwrap().objects[0].value, one.value);
+    assert_eq!(store.list_at(&pods(), None, one.revision).unwrap().objects[0].value(), one.value());
     put(&store, "three", Expect::Absent);
     let last = store.watch(&pods(), two.revision).unwrap().next().await.unwrap();
     assert_eq!((last.len(), last[0].object.key.name()), (1, "three"));

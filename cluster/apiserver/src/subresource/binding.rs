@@ -29,7 +29,7 @@ async fn write(call: &Call, name: &str, binding: &serde_json::Value) -> Result<R
     let pods = call.api.registry().need("", "pods")?;
     let key = Key::new(call.namespace(), name);
     let pod = call.api.store.get(&pods.id, &key).ok_or_else(|| Status::not_found("", "pods", name))?;
-    if let Some(bound) = pod.value["spec"]["nodeName"].as_str().filter(|bound| !bound.is_empty()) {
+    if let Some(bound) = pod.value()["spec"]["nodeName"].as_str().filter(|bound| !bound.is_empty()) {
         let why = format!("pod {name} is already assigned to node {bound:?}");
         return Err(Status::conflict("", "pods/binding", name, &why));
     }

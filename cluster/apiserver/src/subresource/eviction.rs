@@ -1,5 +1,7 @@
 //! `/eviction`: a deletion that disruption budgets can refuse.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use meshlab_objects::selector::LabelSelector;
 use meshlab_objects::{Reason, Status};
@@ -20,10 +22,10 @@ pub(super) async fn evict(call: &Call, body: Body) -> Result<Response, Status> {
             call.path.name
         )));
     }
-    let pod = call.stored()?;
-    let ended = matches!(pod.value["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"));
-    if !ended && !meta::is_being_deleted(&pod.value) {
-        check_budgets(call, &pod.value)?;
+    let pod = call.stored()?.value();
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"));
+    if !ended && !meta::is_being_deleted(&pod) {
+        check_budgets(call, &pod)?;
     }
     let mut options = match &eviction["deleteOptions"] {
         Value::Null => DeleteOptions::default(),
@@ -56,16 +58,17 @@ fn check_budgets(call: &Call, pod: &Value) -> Result<(), Status> {
     let budgets = call.api.store.list(&GroupResource::new("policy", "poddisruptionbudgets"), Some(namespace)).objects;
     let labels = pod["metadata"].get("labels");
     for budget in budgets {
-        let spec = &budget.value["spec"];
+        let budget = budget.value();
+        let spec = &budget["spec"];
         let Ok(selector) = LabelSelector::from_value(&spec["selector"]) else { continue };
         if !selector.matches(labels) {
             continue;
         }
         let pods = call.api.store.list(&call.served.id, Some(namespace)).objects;
-        let selected: Vec<&Value> =
-            pods.iter().map(|pod| &pod.value).filter(|pod| selector.matches(pod["metadata"].get("labels"))).collect();
+        let selected: Vec<Arc<Value>> =
+            pods.iter().map(|pod| pod.value()).filter(|pod| selector.matches(pod["metadata"].get("labels"))).collect();
         let total = i64::try_from(selected.len()).unwrap_or(i64::MAX);
-        let is_ready = |pod: &&&Value| {
+        let is_ready = |pod: &&Arc<Value>| {
             let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
             !meta::is_being_deleted(pod) && pod["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(ready))
         };

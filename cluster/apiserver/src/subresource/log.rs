@@ -18,7 +18,7 @@ pub(super) async fn read(call: &Call) -> Result<Response, Status> {
     let query = &call.query;
     let since_time = query.get("sinceTime");
     let options = LogOptions {
-        container: choose_container(&pod.value, query.get("container"))?,
+        container: choose_container(&pod.value(), query.get("container"))?,
         follow: query.flag("follow"),
         previous: query.flag("previous"),
         timestamps: query.flag("timestamps"),

@@ -112,11 +112,12 @@ fn backend_uri(call: &Call, uri: &Uri) -> Result<Uri, Status> {
 fn pod_address(call: &Call, target: &Target<'_>) -> Result<SocketAddr, Status> {
     let pod = call.api.store.get(&call.served.id, &Key::new(call.namespace(), target.name));
     let pod = pod.ok_or_else(|| Status::not_found("", "pods", target.name))?;
-    let address = pod.value["status"]["podIP"].as_str().and_then(|address| address.parse::<IpAddr>().ok());
+    let pod = pod.value();
+    let address = pod["status"]["podIP"].as_str().and_then(|address| address.parse::<IpAddr>().ok());
     let address =
         address.ok_or_else(|| Status::new(Reason::ServiceUnavailable, "address not allowed: the pod has no address yet"))?;
     let port = if target.port.is_empty() {
-        let containers = pod.value["spec"]["containers"].as_array().into_iter().flatten();
+        let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
         let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
         ports.next().and_then(|port| port["containerPort"].as_u64()).and_then(|port| u16::try_from(port).ok()).unwrap_or(80)
     } else {
@@ -130,7 +131,8 @@ fn service_address(call: &Call, target: &Target<'_>) -> Result<SocketAddr, Statu
     let service = call.api.store.get(&call.served.id, &Key::new(call.namespace(), target.name));
     let service = service.ok_or_else(|| Status::not_found("", "services", target.name))?;
     let unavailable = |why: String| Status::new(Reason::ServiceUnavailable, why);
-    let ports = service.value["spec"]["ports"].as_array().into_iter().flatten();
+    let service = service.value();
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     let matches = |port: &&Value| {
         target.port.is_empty()
             || port["name"] == target.port
@@ -142,16 +144,17 @@ fn service_address(call: &Call, target: &Target<'_>) -> Result<SocketAddr, Statu
     let name = port["name"].as_str().unwrap_or_default();
     let slices = call.api.store.list(&GroupResource::new("discovery.k8s.io", "endpointslices"), Some(call.namespace())).objects;
     for slice in slices {
-        if slice.value["metadata"]["labels"]["kubernetes.io/service-name"] != target.name {
+        let slice = slice.value();
+        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != target.name {
             continue;
         }
-        let mut ports = slice.value["ports"].as_array().into_iter().flatten();
+        let mut ports = slice["ports"].as_array().into_iter().flatten();
         let Some(number) =
             ports.find(|port| port["name"].as_str().unwrap_or_default() == name).and_then(|port| port["port"].as_u64())
         else {
             continue;
         };
-        for endpoint in slice.value["endpoints"].as_array().into_iter().flatten() {
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
             let address = endpoint["addresses"][0].as_str().and_then(|address| address.parse::<IpAddr>().ok());
             let ready = endpoint["conditions"]["ready"].as_bool().unwrap_or(true);
             if let (Some(address), true, Ok(number)) = (address, ready, u16::try_from(number)) {

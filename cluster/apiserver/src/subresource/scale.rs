@@ -88,7 +88,7 @@ fn answer(call: &Call, object: &Value, paths: &ScalePaths) -> Response {
 
 pub(super) fn get(call: &Call) -> Result<Response, Status> {
     let paths = paths(call)?;
-    Ok(answer(call, &call.stored()?.value, &paths))
+    Ok(answer(call, &call.stored()?.value(), &paths))
 }
 
 pub(super) async fn update(call: &Call, body: Body) -> Result<Response, Status> {
@@ -99,7 +99,7 @@ pub(super) async fn update(call: &Call, body: Body) -> Result<Response, Status> 
 pub(super) async fn patch(call: &Call, body: Body) -> Result<Response, Status> {
     let paths = paths(call)?;
     let (patch, _) = call.decode_patch(body).await?;
-    let mut current = scale_of(&call.stored()?.value, &paths);
+    let mut current = scale_of(&call.stored()?.value(), &paths);
     // Only a revision that the patch itself names is a precondition.
     drop(current["metadata"].as_object_mut().map(|metadata| metadata.remove("resourceVersion")));
     let schema = Schema::builtin("autoscaling", "v1", "Scale").ok_or_else(|| Status::internal("no schema for Scale"))?;
@@ -135,7 +135,7 @@ async fn write(call: &Call, mut scale: Value) -> Result<Response, Status> {
     let options = WriteOptions { subresource: "scale".into(), ..call.write_options()? };
     let mutation = Mutation::Patch(Patch::Merge(change));
     let written = call.api.modify(&call.served, &call.key(), &mutation, &options).await?;
-    Ok(answer(call, &written.object.value, &paths))
+    Ok(answer(call, &written.object.value(), &paths))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ async fn admit(call: &Call) -> Result<(), Status> {
         options: json!({}),
         warnings: Vec::new(),
     };
-    call.api.validate_admission(&mut attributes, &pod.value).await
+    call.api.validate_admission(&mut attributes, &pod.value()).await
 }
 
 /// exec and attach.
@@ -53,7 +53,7 @@ pub(super) async fn exec(call: &Call, parts: Parts, upgrade: Upgrade) -> Result<
     let attach = call.path.subresource == "attach";
     let tty = query.flag("tty");
     let options = ExecOptions {
-        container: choose_container(&pod.value, query.get("container"))?,
+        container: choose_container(&pod.value(), query.get("container"))?,
         command: query.all("command").map(str::to_owned).collect(),
         stdin: query.flag("stdin"),
         stdout: query.optional_flag("stdout").unwrap_or(attach),
@@ -129,8 +129,9 @@ fn spawn(call: &Call, session: impl Future<Output = ()> + Send + 'static) {
 /// port-forward.
 pub(super) async fn port_forward(call: &Call, parts: Parts, upgrade: Upgrade) -> Result<Response, Status> {
     let pod = call.stored()?;
-    if !matches!(pod.value["status"]["phase"].as_str(), Some("Running")) {
-        let phase = pod.value["status"]["phase"].as_str().unwrap_or("Unknown");
+    let pod = pod.value();
+    if !matches!(pod["status"]["phase"].as_str(), Some("Running")) {
+        let phase = pod["status"]["phase"].as_str().unwrap_or("Unknown");
         let message = format!("unable to forward port because pod is not running. Current status={phase}");
         return Err(Status::new(Reason::BadRequest, message));
     }

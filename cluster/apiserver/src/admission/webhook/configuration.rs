@@ -85,7 +85,8 @@ pub(super) fn load(api: &Api, attributes: &Attributes, phase: Phase) -> Result<S
     }
     let mut matching = Vec::new();
     for configuration in api.store.list(&id, None).objects {
-        for webhook in configuration.value["webhooks"].as_array().into_iter().flatten() {
+        let configuration = configuration.value();
+        for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             let Some(version) = matching_version(webhook, attributes) else { continue };
             if selects_namespace(api, webhook, attributes)? {
                 matching.push((webhook.clone(), version));
@@ -155,7 +156,7 @@ fn selects_namespace(api: &Api, webhook: &Value, attributes: &Attributes) -> Res
         return Ok(true);
     }
     let namespace = api.store.get(&GroupResource::new("", "namespaces"), &Key::new("", attributes.key.namespace()));
-    Ok(namespace.is_some_and(|namespace| selector.matches(namespace.value["metadata"].get("labels"))))
+    Ok(namespace.is_some_and(|namespace| selector.matches(namespace.value()["metadata"].get("labels"))))
 }
 
 fn read(webhook: &Value, version: &str) -> Result<Webhook, Status> {

@@ -90,7 +90,7 @@ fn locate(api: &Api, webhook: &Webhook) -> Result<Target, CallError> {
         Endpoint::Service { namespace, name, port, path } => {
             let service = api.store.get(&GroupResource::new("", "services"), &Key::new(namespace, name));
             let service = service.ok_or_else(|| CallError::Target(format!("service {name:?} not found")))?;
-            let address = service.value["spec"]["clusterIP"].as_str().and_then(|address| address.parse::<IpAddr>().ok());
+            let address = service.value()["spec"]["clusterIP"].as_str().and_then(|address| address.parse::<IpAddr>().ok());
             let address = address.ok_or_else(|| CallError::Target(format!("service {name:?} has no cluster address")))?;
             let host = format!("{name}.{namespace}.svc");
             let path = if path.starts_with('/') { path.clone() } else { format!("/{path}") };
