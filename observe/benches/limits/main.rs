@@ -11,7 +11,7 @@ mod search;
 
 /// That of the binary that is handed out.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: meshlab_allocator::MiMalloc = meshlab_allocator::MiMalloc;
 
 /// One row of the table.
 struct Row {
@@ -23,6 +23,7 @@ struct Row {
 type Measure = fn() -> Row;
 
 fn main() {
+    meshlab_allocator::settle().expect("the program can be started over");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == memory::SERVE) {
         return memory::serve();

@@ -33,6 +33,8 @@ const SERIES: usize = 1830;
 const GROWING: usize = 160;
 const SCRAPES: usize = 360;
 const REQUESTS: usize = 90_000;
+/// What is read is what stays. A lab has a scrape every third of a second, not 320 in one.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What the scraper adds to every series of a pod in a lab.
 fn pod_labels(target: usize) -> String {
@@ -124,9 +126,11 @@ pub(crate) fn measure() -> Row {
         while scrapes.load(Ordering::Relaxed) < SCRAPES * TARGETS {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        tokio::time::sleep(QUIET).await;
         let metrics = resident("VmRSS:");
         until(&format!("http://{jaeger}/api/services"), "data").await;
         send(zipkin, 0..REQUESTS).await;
+        tokio::time::sleep(QUIET).await;
         let traces = resident("VmRSS:");
         let pages = [
             format!("{prometheus}/query?query=sum(rate(istio_requests_total[1m]))"),
@@ -141,6 +145,7 @@ pub(crate) fn measure() -> Row {
             assert!(response.status().is_success(), "{page}: {}", response.status());
             response.bytes().await.expect("all of it");
         }
+        tokio::time::sleep(QUIET).await;
         let all = resident("VmRSS:");
         let store: Value =
             reqwest::get(format!("http://{prometheus}/api/v1/status/tsdb")).await.expect("an answer").json().await.expect("JSON");

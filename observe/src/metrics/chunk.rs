@@ -1,7 +1,7 @@
 //! Samples of one series, compressed.
 //!
 //! Whole numbers, which counters are, are written as the change of their growth: a counter under steady traffic takes a byte a
-//! sample, and one that stands still, or grows evenly, two bytes however long. Other values are written as the difference of their
+//! sample, and one that stands still, or grows evenly, two bytes for 255. Other values are written as the difference of their
 //! bits to the ones before. Times are those of the target's scrapes ([`Block`]), or are kept as they are.
 
 use std::sync::Arc;
@@ -165,14 +165,12 @@ struct Values {
     last: u64,
     /// How much it was more than the one before; 0 unless both are whole.
     growth: i64,
-    count: u8,
+    count: u16,
     /// The last byte is the length of a run.
     running: bool,
     /// A mark of an end is among them.
     has_end: bool,
 }
-
-const _: () = assert!(BLOCK <= u8::MAX as usize, "counts and lengths of runs are bytes");
 
 impl Values {
     fn of(value: f64) -> Self {
@@ -187,7 +185,7 @@ impl Values {
         };
         let change = growth.map(|growth| growth - self.growth);
         match (change, self.tokens.last_mut()) {
-            (Some(0), Some(length)) if self.running => *length += 1,
+            (Some(0), Some(length)) if self.running && *length < u8::MAX => *length += 1,
             (Some(0), _) => self.tokens.extend([RUN, 1]),
             (Some(change), _) => write(&mut self.tokens, zigzag(change) + u64::from(BITS)),
             (None, _) => {
@@ -335,10 +333,10 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_costs_a_byte_a_sample_and_two_while_it_stands_still() {
+    fn a_counter_costs_a_byte_a_sample_and_hardly_any_while_it_stands_still() {
         let tokens = |values: &[f64]| chunk(&mut Timeline::default(), true, values).values.tokens.len();
-        assert_eq!(tokens(&[1234.0; BLOCK]), 2);
-        assert_eq!(tokens(&[0.25; BLOCK]), 2);
+        assert_eq!(tokens(&[1234.0; BLOCK]), 4);
+        assert_eq!(tokens(&[0.25; 256]), 2);
         let busy: Vec<_> = (0..BLOCK).map(|tick| (tick * 250 + tick * tick % 23) as f64).collect();
         assert!(tokens(&busy) <= BLOCK + 2, "{}", tokens(&busy));
     }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::chunk::Millis;
 
-/// Most moments of a block, and samples of a chunk: twenty minutes of a lab.
-pub(crate) const BLOCK: usize = 240;
+/// Most moments of a block, and samples of a chunk: forty minutes of a lab. Nineteen of twenty series of a lab stand still: what
+/// they take is their chunks' heads.
+pub(crate) const BLOCK: usize = 480;
 
 /// Some moments of one target, in ascending order. Whoever knows of a place has been told after it was filled.
 pub(crate) struct Block([AtomicI64; BLOCK]);

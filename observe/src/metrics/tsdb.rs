@@ -249,7 +249,10 @@ impl Tsdb {
     /// Forgets what is too old at `now`, and the oldest of the rest while it takes too much memory.
     pub(crate) fn collect_garbage(&self, now: Millis) {
         let mut cutoff = now - self.limits.retention;
-        self.head.write().forget_before(cutoff);
+        let mut head = self.head.write();
+        head.forget_before(cutoff);
+        head.shrink();
+        drop(head);
         while self.size().bytes > self.limits.bytes && cutoff < now {
             cutoff += (self.limits.retention / 10).max(1);
             let early = self.head.write().forget_before(cutoff);
@@ -391,6 +394,16 @@ impl Head {
         })
     }
 
+    /// Gives back the room that lists of series had for more, where it is a lot.
+    fn shrink(&mut self) {
+        for posting in self.index.values_mut().flat_map(|values| values.values_mut()) {
+            let few = posting.slots.len() + posting.slots.len() / 8;
+            if posting.slots.capacity() > few {
+                posting.slots.shrink_to(few);
+            }
+        }
+    }
+
     /// Forgets chunks that end before `cutoff`, and series without chunks. Yields how many chunks.
     fn forget_before(&mut self, cutoff: Millis) -> u64 {
         let mut chunks = 0;
@@ -428,7 +441,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::times::Timeline;
+    use crate::metrics::times::{BLOCK, Timeline};
 
     fn add(tsdb: &Tsdb, labels: &[(&str, &str)], time: Millis, value: f64) -> Option<SeriesRef> {
         let mut appender = tsdb.appender();
@@ -502,11 +515,12 @@ mod tests {
 
     #[test]
     fn series_of_one_target_share_their_times_and_one_that_was_missing_has_its_own() {
+        const TICKS: Millis = 2 * BLOCK as Millis + 20;
         let (tsdb, mut timeline) = (Tsdb::new(Limits::default()), Timeline::default());
         let mut appender = tsdb.appender();
         let series: Vec<_> =
             ["always", "gap"].into_iter().map(|name| appender.series(Labels::of([("__name__", name)])).unwrap()).collect();
-        for tick in 0..500 {
+        for tick in 0..TICKS {
             let moment = timeline.at(tick * 5000);
             assert!(appender.append_at(series[0], &moment, tick as f64));
             if tick != 100 {
@@ -520,10 +534,13 @@ mod tests {
         assert!(gap.chunks[3].has_times_of(&always.chunks[2]), "the next block is shared again");
         let mut columns = Columns::default();
         columns.read(&gap, None, (-1, i64::MAX));
-        let expected: Vec<f64> = (0..500).filter(|tick| *tick != 100).map(f64::from).collect();
+        let expected: Vec<f64> = (0..TICKS).filter(|tick| *tick != 100).map(|tick| tick as f64).collect();
         assert_eq!(columns.samples().values, expected);
         assert_eq!(columns.samples().times.iter().map(|time| *time as f64 / 5000.0).collect::<Vec<_>>(), expected);
         let latest = |until| gap.latest(until).map(|sample| (sample.time, sample.value));
-        assert_eq!([latest(-1), latest(502_000), latest(i64::MAX)], [None, Some((495_000, 99.0)), Some((2_495_000, 499.0))]);
+        assert_eq!(
+            [latest(-1), latest(502_000), latest(i64::MAX)],
+            [None, Some((495_000, 99.0)), Some(((TICKS - 1) * 5000, (TICKS - 1) as f64))]
+        );
     }
 }

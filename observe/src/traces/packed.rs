@@ -188,6 +188,8 @@ enum Written<'a> {
     Bool(bool),
     Integer(i64),
     Float(f64),
+    /// A text that is a UUID, as requests' ids are.
+    Uuid(u128),
     /// Anything else, as JSON.
     Json(&'a str),
 }
@@ -199,12 +201,14 @@ const TRUE: u64 = 3;
 const INTEGER: u64 = 4;
 const FLOAT: u64 = 5;
 const JSON: u64 = 6;
+const UUID: u64 = 7;
 const KIND_BITS: u32 = 3;
 
 impl Written<'_> {
     fn is_text(&self, text: &str) -> bool {
         match self {
             Self::Text(there) | Self::Json(there) => *there == text,
+            Self::Uuid(there) => uuid(text) == Some(*there),
             Self::Bool(there) => text == if *there { "true" } else { "false" },
             Self::Integer(there) => text.parse() == Ok(*there) && there.to_string() == text,
             Self::Float(there) => Number::from_f64(*there).is_some_and(|number| number.to_string() == text),
@@ -214,6 +218,7 @@ impl Written<'_> {
     fn into_value(self) -> Value {
         match self {
             Self::Text(text) => Value::String(text.to_owned()),
+            Self::Uuid(uuid) => Value::String(uuid_text(uuid)),
             Self::Bool(value) => Value::Bool(value),
             Self::Integer(value) => Value::from(value),
             Self::Float(value) => Value::from(value),
@@ -254,10 +259,16 @@ impl Writer<'_> {
         for (name, value) in tags {
             let name = self.text(name);
             match value {
-                Value::String(text) => {
-                    let number = self.dictionary.value(name, text);
-                    self.numbered_or_inline(number, text, KIND_BITS);
-                }
+                Value::String(text) => match uuid(text) {
+                    Some(uuid) => {
+                        self.number(UUID);
+                        self.bytes.extend(uuid.to_le_bytes());
+                    }
+                    None => {
+                        let number = self.dictionary.value(name, text);
+                        self.numbered_or_inline(number, text, KIND_BITS);
+                    }
+                },
                 Value::Bool(value) => self.number(if *value { TRUE } else { FALSE }),
                 Value::Number(number) if number.is_i64() => {
                     self.number(INTEGER);
@@ -275,6 +286,28 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// Where a UUID's hyphens are.
+const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+
+/// The number of a UUID, if it is written as [`uuid_text`] writes it.
+fn uuid(text: &str) -> Option<u128> {
+    if text.len() != 36 {
+        return None;
+    }
+    text.bytes().enumerate().try_fold(0, |number: u128, (place, byte)| match byte {
+        b'-' if HYPHENS.contains(&place) => Some(number),
+        b'0'..=b'9' if !HYPHENS.contains(&place) => Some(number << 4 | u128::from(byte - b'0')),
+        b'a'..=b'f' if !HYPHENS.contains(&place) => Some(number << 4 | u128::from(byte - b'a' + 10)),
+        _ => None,
+    })
+}
+
+fn uuid_text(uuid: u128) -> String {
+    let mut text = format!("{uuid:032x}");
+    HYPHENS.into_iter().for_each(|place| text.insert(place, '-'));
+    text
 }
 
 fn write_number(bytes: &mut Vec<u8>, mut value: u64) {
@@ -344,6 +377,7 @@ impl<'a> Reader<'a> {
         let length = match number & ((1 << KIND_BITS) - 1) {
             INLINE | JSON => usize::try_from(number >> KIND_BITS).unwrap_or(usize::MAX),
             INTEGER | FLOAT => 8,
+            UUID => 16,
             _ => 0,
         };
         self.take(length);
@@ -358,6 +392,7 @@ impl<'a> Reader<'a> {
             INTEGER => Written::Integer(self.fixed().cast_signed()),
             FLOAT => Written::Float(f64::from_bits(self.fixed())),
             JSON => Written::Json(self.inline(rest)),
+            UUID => Written::Uuid(self.take(16).try_into().map(u128::from_le_bytes).unwrap_or_default()),
             kind => Written::Bool(kind == TRUE),
         }
     }
@@ -378,6 +413,8 @@ mod tests {
         prop_oneof![
             "[a-c]{0,3}".prop_map(Value::String),
             ".{0,40}".prop_map(Value::String),
+            any::<u128>().prop_map(|uuid| Value::String(uuid_text(uuid))),
+            "[0-9a-fA-F]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f-]{4}-[0-9a-f]{12}".prop_map(Value::String),
             any::<bool>().prop_map(Value::Bool),
             any::<i64>().prop_map(Value::from),
             any::<u64>().prop_map(Value::from),

@@ -2,6 +2,7 @@ use super::*;
 use crate::metrics::chunk::stale;
 use crate::metrics::exposition;
 use crate::metrics::labels::{NAME, pair};
+use crate::metrics::times::{Moment, Timeline};
 use crate::metrics::tsdb::Limits;
 
 /// Adds samples every `step` from time 0 on; `None` is a scrape that does not have the series.
@@ -303,4 +304,34 @@ fn a_query_has_a_budget() {
         ask(&tsdb, "max_over_time(vector(1)[1000000h:1ms])", 5.0)
             .starts_with("error: query processing would load too many samples")
     );
+}
+
+/// Enough series for several threads, with resets, gaps and ends, at their target's times and at their own.
+#[test]
+fn what_is_folded_as_it_comes_is_what_is_folded_at_once() {
+    let tsdb = Tsdb::new(Limits::default());
+    let mut timeline = Timeline::default();
+    let moments: Vec<_> = (0..60).map(|tick| timeline.at(tick * 5000)).collect();
+    let mut appender = tsdb.appender();
+    for index in 0..1300_usize {
+        let labels = [("__name__", "m"), ("a", ["x", "y", "z"][index % 3]), ("i", &index.to_string())];
+        let series = appender.series(Labels::of(labels)).unwrap();
+        for (tick, moment) in moments.iter().enumerate().filter(|(tick, _)| index % 17 != 3 || tick % 7 != 2) {
+            let value = if index % 13 == 5 && tick == 40 { stale() } else { (tick % (20 + index % 50) * (index % 11)) as f64 };
+            let own = Moment::lone(moment.time + index as Millis % 5);
+            appender.append_at(series, if index % 5 == 1 { &own } else { moment }, value);
+        }
+    }
+    drop(appender);
+    for fold in ["sum", "avg", "min", "max", "count", "group"] {
+        for function in ["rate", "delta", "max_over_time", "deriv"] {
+            let ask = |selector: &str| {
+                let query = format!("{fold} by (a) ({function}({selector}[1m]))");
+                matrix(range(&tsdb, &query, (0, 320_000, 15_000), Budget::default()).unwrap())
+            };
+            let at_once = ask(r#"{__name__=~"m"}"#);
+            assert!(at_once.lines().count() == 3 && at_once.len() > 500, "{at_once}");
+            assert_eq!(ask("m"), at_once, "{fold} {function}");
+        }
+    }
 }
