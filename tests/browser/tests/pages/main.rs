@@ -22,6 +22,7 @@ spec:
     route: [{destination: {host: api-service}}]
 ";
 const TAB: char = '\u{e004}';
+const ENTER: char = '\u{e007}';
 
 /// The addons on this machine.
 struct Addons {
@@ -109,6 +110,19 @@ async fn a_chart_follows_traffic(browser: &Browser, addons: &Addons, traffic: &T
     traffic.set_rate(40);
     browser.wait(&format!("{shown} > {}", before * 1.5)).await?;
     traffic.set_rate(8);
+    no_complaints(browser).await?;
+    // So do the explorer's chart and the values below it; Enter runs what is in the box.
+    browser.open(&format!("{}/explore?query=up&lang=en", addons.grafana.url)).await?;
+    browser.eval("(document.querySelector('textarea').value = 'sum(istio_requests_total)', document.querySelector('textarea').focus())").await?;
+    browser.press(ENTER).await?;
+    browser
+        .wait(
+            "location.search.includes('istio_requests_total') && document.querySelector('#live-state')?.dataset.state === 'live'",
+        )
+        .await?;
+    let now = "document.querySelector('.chart path.line').getAttribute('d') + document.querySelector('td.number').innerText";
+    let shown = browser.eval(now).await?;
+    browser.wait(&format!("{now} !== {shown}")).await?;
     no_complaints(browser).await
 }
 
