@@ -15,10 +15,10 @@
 //! | `$each: A` | is a list, not empty, all of whose items match A |
 //! | `$length: A` | is a list, mapping or string whose length matches A |
 
-use std::fmt;
-
 use regex::Regex;
 use serde_json::{Map, Value};
+
+use crate::{Text, wording};
 
 /// One place where what was seen is not what was expected.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,19 +26,38 @@ pub struct Mismatch {
     /// Path in the observation: `spec.http[0].route[1].weight`. Empty for the whole.
     pub path: String,
     /// What was expected there, in words.
-    pub expected: String,
+    pub expected: Text,
     /// What was there; `None` if nothing was.
     pub actual: Option<Value>,
 }
 
-impl fmt::Display for Mismatch {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = if self.path.is_empty() { "." } else { &self.path };
-        write!(formatter, "{path}: expected {}, ", self.expected)?;
-        match &self.actual {
-            None => formatter.write_str("but it is not there"),
-            Some(actual) => write!(formatter, "got {}", brief(actual)),
+impl Mismatch {
+    /// Where, what should be there, and what was.
+    pub fn in_words(&self) -> Text {
+        let (path, Text { ja, en }) = (self.place(), &self.expected);
+        match self.actual.as_ref().map(wording::value) {
+            None => Text {
+                ja: format!("{path}: {ja} を期待しましたが、ありません"),
+                en: format!("{path}: expected {en}, but it is not there"),
+            },
+            Some(actual) => Text {
+                ja: format!("{path}: {ja} を期待しましたが、実際は {actual} でした"),
+                en: format!("{path}: expected {en}, got {actual}"),
+            },
         }
+    }
+
+    /// The same without what should be there, for checks that keep it to themselves.
+    pub fn in_words_without_expected(&self) -> Text {
+        let path = self.place();
+        match self.actual.as_ref().map(wording::value) {
+            None => Text { ja: format!("{path}: ありません"), en: format!("{path}: it is not there") },
+            Some(actual) => Text { ja: format!("{path}: 実際は {actual} でした"), en: format!("{path}: got {actual}") },
+        }
+    }
+
+    fn place(&self) -> &str {
+        if self.path.is_empty() { "." } else { &self.path }
     }
 }
 
@@ -122,7 +141,7 @@ fn walk(expected: &Value, actual: Option<&Value>, path: &str, out: &mut Vec<Mism
                     walk(value, None, &child(path, key), out)?;
                 }
             }
-            other => out.push(mismatch(path, "an object".to_owned(), other)),
+            other => out.push(mismatch(path, text("オブジェクト", "an object"), other)),
         },
         Value::Array(wanted) => match actual {
             Some(Value::Array(items)) if items.len() == wanted.len() => {
@@ -130,11 +149,14 @@ fn walk(expected: &Value, actual: Option<&Value>, path: &str, out: &mut Vec<Mism
                     walk(expected, Some(item), &format!("{path}[{i}]"), out)?;
                 }
             }
-            other => out.push(mismatch(path, format!("a list of {}", wanted.len()), other)),
+            other => {
+                let count = wanted.len();
+                out.push(mismatch(path, text(&format!("{count} 個のリスト"), &format!("a list of {count}")), other));
+            }
         },
         scalar => {
             if !actual.is_some_and(|actual| scalar_equal(scalar, actual)) {
-                out.push(mismatch(path, brief(scalar), actual));
+                out.push(mismatch(path, wording::of(scalar), actual));
             }
         }
     }
@@ -156,62 +178,61 @@ fn walk_operator(
     };
     let actual = actual.filter(|value| !value.is_null());
     let list = |operand: &Value| operand.as_array().cloned().ok_or_else(|| bad("takes a list"));
-    let (holds, words) = match operator {
+    let holds = match operator {
         "$regex" => {
             let pattern = operand.as_str().ok_or_else(|| bad("takes a string"))?;
             let regex = Regex::new(pattern).map_err(|error| bad(&error.to_string()))?;
-            (actual.and_then(as_text).is_some_and(|text| regex.is_match(&text)), format!("something like /{pattern}/"))
+            actual.and_then(as_text).is_some_and(|text| regex.is_match(&text))
         }
         "$gt" | "$gte" | "$lt" | "$lte" => {
             let limit = as_number(operand).ok_or_else(|| bad("takes a number"))?;
-            let relation: (fn(f64, f64) -> bool, &str) = match operator {
-                "$gt" => (|a, b| a > b, "more than"),
-                "$gte" => (|a, b| a >= b, "at least"),
-                "$lt" => (|a, b| a < b, "less than"),
-                _ => (|a, b| a <= b, "at most"),
-            };
-            (actual.and_then(as_number).is_some_and(|number| (relation.0)(number, limit)), format!("{} {limit}", relation.1))
+            actual.and_then(as_number).is_some_and(|number| match operator {
+                "$gt" => number > limit,
+                "$gte" => number >= limit,
+                "$lt" => number < limit,
+                _ => number <= limit,
+            })
         }
         "$oneOf" => {
             let mut any = false;
             for option in list(operand)? {
                 any |= holds(&option, actual)?;
             }
-            (any, format!("one of {}", brief(operand)))
+            any
         }
         "$all" => {
             for option in list(operand)? {
                 walk(&option, actual, path, out)?;
             }
-            (true, String::new())
+            return Ok(());
         }
-        "$not" => (actual.is_some() && !holds(operand, actual)?, format!("anything but {}", brief(operand))),
+        "$not" => actual.is_some() && !holds(operand, actual)?,
         "$absent" => {
             let absent = operand.as_bool().ok_or_else(|| bad("takes true or false"))?;
-            (actual.is_none() == absent, if absent { "nothing" } else { "something" }.to_owned())
+            actual.is_none() == absent
         }
-        "$contains" => {
-            let contained = match actual {
-                Some(Value::Array(items)) => {
-                    let mut any = false;
-                    for item in items {
-                        any |= holds(operand, Some(item))?;
-                    }
-                    any
+        "$contains" => match actual {
+            Some(Value::Array(items)) => {
+                let mut any = false;
+                for item in items {
+                    any |= holds(operand, Some(item))?;
                 }
-                Some(Value::String(text)) => operand.as_str().is_some_and(|part| text.contains(part)),
-                _ => false,
-            };
-            (contained, format!("something that contains {}", brief(operand)))
-        }
+                any
+            }
+            Some(Value::String(text)) => operand.as_str().is_some_and(|part| text.contains(part)),
+            _ => false,
+        },
         "$each" => match actual {
             Some(Value::Array(items)) if !items.is_empty() => {
                 for (i, item) in items.iter().enumerate() {
                     walk(operand, Some(item), &format!("{path}[{i}]"), out)?;
                 }
-                (true, String::new())
+                return Ok(());
             }
-            _ => (false, "a list that is not empty".to_owned()),
+            _ => {
+                out.push(mismatch(path, text("空でないリスト", "a list that is not empty"), actual));
+                return Ok(());
+            }
         },
         "$length" => {
             let length = actual.and_then(|value| match value {
@@ -221,12 +242,13 @@ fn walk_operator(
                 _ => None,
             });
             let length = length.map(Value::from);
-            (holds(operand, length.as_ref())?, format!("a length of {}", brief(operand)))
+            holds(operand, length.as_ref())?
         }
         _ => return Err(bad("there is no such operator")),
     };
     if !holds {
-        out.push(mismatch(path, words, actual));
+        let operator = Map::from_iter([(operator.to_owned(), operand.clone())]);
+        out.push(mismatch(path, wording::of(&Value::Object(operator)), actual));
     }
     Ok(())
 }
@@ -241,7 +263,11 @@ fn child(path: &str, key: &str) -> String {
     if path.is_empty() || key.starts_with('[') { format!("{path}{key}") } else { format!("{path}.{key}") }
 }
 
-fn mismatch(path: &str, expected: String, actual: Option<&Value>) -> Mismatch {
+fn text(ja: &str, en: &str) -> Text {
+    Text { ja: ja.to_owned(), en: en.to_owned() }
+}
+
+fn mismatch(path: &str, expected: Text, actual: Option<&Value>) -> Mismatch {
     Mismatch { path: path.to_owned(), expected, actual: actual.cloned() }
 }
 
@@ -269,16 +295,6 @@ fn as_number(value: &Value) -> Option<f64> {
     }
 }
 
-/// JSON on one line; long values keep their beginning.
-fn brief(value: &Value) -> String {
-    const LONGEST: usize = 400;
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        None => text,
-        Some((cut, _)) => format!("{}… ({} characters)", &text[..cut], text.chars().count()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,7 +302,7 @@ mod tests {
 
     fn report(expected: Value, actual: Value) -> String {
         let mismatches = compare(&expected, &actual).expect("a good expectation");
-        mismatches.iter().map(Mismatch::to_string).collect::<Vec<_>>().join("\n")
+        mismatches.iter().map(|mismatch| mismatch.in_words().en).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The format of a check file.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use meshlab_probe_protocol::HttpRequest;
@@ -124,31 +123,36 @@ pub enum Probe {
     Log(LogProbe),
 }
 
-impl fmt::Display for Probe {
-    /// What is looked at: `Namespace webapp`, `GET http://webapp-service/ from mesh`.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Probe {
+    /// What is looked at: `Namespace webapp`, `GET http://webapp-service/, from mesh`.
+    pub fn in_words(&self) -> Text {
         match self {
             Self::Resource(probe) => {
-                write!(formatter, "{}", probe.kind)?;
+                let kind = &probe.kind;
                 match (&probe.namespace, &probe.name) {
-                    (Some(namespace), Some(name)) => write!(formatter, " {namespace}/{name}"),
-                    (None, Some(name)) => write!(formatter, " {name}"),
-                    (Some(namespace), None) => write!(formatter, "s in namespace {namespace}"),
-                    (None, None) => write!(formatter, "s"),
+                    (Some(namespace), Some(name)) => Text::same(format!("{kind} {namespace}/{name}")),
+                    (None, Some(name)) => Text::same(format!("{kind} {name}")),
+                    (Some(namespace), None) => Text {
+                        ja: format!("名前空間 {namespace} の {kind}"),
+                        en: format!("{kind}s in namespace {namespace}"),
+                    },
+                    (None, None) => Text { ja: kind.clone(), en: format!("{kind}s") },
                 }
             }
             Self::Traffic(TrafficProbe { from, request, .. }) | Self::Split(SplitProbe { from, request, .. }) => {
-                write!(formatter, "{} {}", request.method, request.url)?;
-                for (name, value) in request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("authorization")) {
-                    write!(formatter, ", {name}: {value}")?;
-                }
-                write!(formatter, ", from {from}")
+                let headers = request.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+                let headers: String = headers.map(|(name, value)| format!(", {name}: {value}")).collect();
+                let request = format!("{} {}{headers}", request.method, request.url);
+                Text { ja: format!("{request}（送信元: {from}）"), en: format!("{request}, from {from}") }
             }
-            Self::Metrics(probe) => formatter.write_str(&probe.query),
-            Self::Traces(probe) => write!(formatter, "traces of {}", probe.service),
-            Self::Log(probe) => {
-                write!(formatter, "log of {} in pods {} of namespace {}", probe.container, probe.label_selector, probe.namespace)
+            Self::Metrics(probe) => Text::same(&probe.query),
+            Self::Traces(probe) => {
+                Text { ja: format!("{} のトレース", probe.service), en: format!("traces of {}", probe.service) }
             }
+            Self::Log(LogProbe { container, label_selector, namespace, .. }) => Text {
+                ja: format!("名前空間 {namespace} の Pod {label_selector} の {container} のログ"),
+                en: format!("log of {container} in pods {label_selector} of namespace {namespace}"),
+            },
         }
     }
 }

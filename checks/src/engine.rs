@@ -72,7 +72,7 @@ pub async fn run(lab: &str, prober: &Prober, checks: &[(String, Check)], mut on_
             None if waiting.iter().all(|&index| matches!(readiness(&checks[index].1, checks, &results), Readiness::Waits)) => {
                 for index in std::mem::take(&mut waiting) {
                     let (step, check) = &checks[index];
-                    let verdict = Verdict::Error { message: "its needs form a circle".to_owned(), hint: None };
+                    let verdict = Verdict::Error { message: circle(), hint: None };
                     results.insert(index, result(step, check, verdict, Duration::ZERO));
                 }
             }
@@ -115,6 +115,10 @@ fn result(step: &str, check: &Check, verdict: Verdict, duration: Duration) -> Ch
     }
 }
 
+fn circle() -> Text {
+    Text { ja: "前提とするチェックが循環しています".to_owned(), en: "its needs form a circle".to_owned() }
+}
+
 /// One look: what was seen, and where it parts from the expectation.
 struct Look {
     seen: Value,
@@ -124,7 +128,7 @@ struct Look {
 async fn judge(prober: &Prober, check: &Check, others: watch::Receiver<bool>) -> Verdict {
     let verdict = match (&check.probe, check.mode) {
         (Probe::Split(split), _) => sample(prober, split).await,
-        (_, Mode::Assert) => look(prober, check).await.map(conclude),
+        (_, Mode::Assert) => look(prober, check).await.map(|look| conclude(check, look)),
         (_, Mode::Converge) => converge(prober, check).await,
         (_, Mode::Hold) => {
             let deadline = Instant::now() + check.deadline();
@@ -140,18 +144,11 @@ async fn judge(prober: &Prober, check: &Check, others: watch::Receiver<bool>) ->
 }
 
 /// A failure with all that helps: what was looked at, what should be there, the hints that fit, and the smallest edit.
-async fn explain(prober: &Prober, check: &Check, mismatches: Vec<String>, seen: Value) -> Verdict {
+async fn explain(prober: &Prober, check: &Check, mismatches: Vec<Text>, seen: Value) -> Verdict {
     let (hints, edit_of_hint) = misconceptions(prober, check, &seen).await;
-    let about = check.probe.to_string();
+    let about = check.probe.in_words();
     let pruned = if check.expect.is_null() { seen.clone() } else { assertion::prune(&check.expect, &seen) };
     if check.secret {
-        // Each line says where, and what was seen there, but not what should be.
-        let hide = |line: &String| match (line.split_once(": expected "), line.rsplit_once("got ")) {
-            (Some((path, _)), Some((_, got))) => format!("{path}: got {got}"),
-            (Some((path, _)), None) => format!("{path}: it is not there"),
-            (None, _) => line.clone(),
-        };
-        let mismatches = mismatches.iter().map(hide).collect();
         return Verdict::Fail { mismatches, about, expected: Value::Null, seen: pruned, edit: None, hints };
     }
     let edit = edit_of_hint.or_else(|| match &check.probe {
@@ -163,7 +160,7 @@ async fn explain(prober: &Prober, check: &Check, mismatches: Vec<String>, seen: 
 
 async fn look(prober: &Prober, check: &Check) -> Result<Look, ProbeError> {
     let seen = prober.look(&check.probe).await?;
-    let mismatches = assertion::compare(&check.expect, &seen).map_err(ProbeError::new)?;
+    let mismatches = assertion::compare(&check.expect, &seen).map_err(ProbeError::of)?;
     // A refusal only counts while the control works: a dead service refuses everybody.
     if let (true, Some(control)) = (mismatches.is_empty(), &check.control) {
         expect_control(prober, control).await?;
@@ -173,24 +170,31 @@ async fn look(prober: &Prober, check: &Check) -> Result<Look, ProbeError> {
 
 async fn expect_control(prober: &Prober, control: &Control) -> Result<(), ProbeError> {
     let seen = prober.look(&control.probe).await?;
-    let mismatches = assertion::compare(&control.expect, &seen).map_err(ProbeError::new)?;
+    let mismatches = assertion::compare(&control.expect, &seen).map_err(ProbeError::of)?;
     match mismatches.first() {
         None => Ok(()),
         Some(first) => {
-            let message = format!("the refusal proves nothing, because what should be let through is not: {first}");
-            Err(ProbeError::new(message).with_hint("mend that first: the check compares the two"))
+            let Text { ja, en } = first.in_words();
+            Err(ProbeError::new(Text {
+                ja: format!("通るはずのものが通らないため、拒否されても証明になりません: {ja}"),
+                en: format!("the refusal proves nothing, because what should be let through is not: {en}"),
+            })
+            .with_hint(Text {
+                ja: "先にそちらを直してください。このチェックは両方を比べます".to_owned(),
+                en: "mend that first: the check compares the two".to_owned(),
+            }))
         }
     }
 }
 
-fn conclude(look: Look) -> Verdict {
+fn conclude(check: &Check, look: Look) -> Verdict {
     if look.mismatches.is_empty() {
         return Verdict::Pass;
     }
-    with_seen(summarise(&look.mismatches), look.seen)
+    with_seen(summarise(&look.mismatches, check.secret), look.seen)
 }
 
-fn with_seen(mismatches: Vec<String>, seen: Value) -> Verdict {
+fn with_seen(mismatches: Vec<Text>, seen: Value) -> Verdict {
     match Verdict::fail(mismatches) {
         Verdict::Fail { mismatches, about, expected, edit, hints, .. } => {
             Verdict::Fail { mismatches, about, expected, seen, edit, hints }
@@ -200,17 +204,20 @@ fn with_seen(mismatches: Vec<String>, seen: Value) -> Verdict {
 }
 
 /// One line for each mismatch; those of a list's items that are alike are one line, with their number.
-fn summarise(mismatches: &[Mismatch]) -> Vec<String> {
-    let mut lines: Vec<(String, usize, String)> = Vec::new();
+fn summarise(mismatches: &[Mismatch], secret: bool) -> Vec<Text> {
+    let words = |mismatch: &Mismatch| if secret { mismatch.in_words_without_expected() } else { mismatch.in_words() };
+    let mut lines: Vec<(Text, usize, Text)> = Vec::new();
     for mismatch in mismatches {
-        let general = Mismatch { path: any_item(&mismatch.path), ..mismatch.clone() }.to_string();
+        let general = words(&Mismatch { path: any_item(&mismatch.path), ..mismatch.clone() });
         match lines.iter_mut().find(|(other, _, _)| *other == general) {
             Some((_, count, _)) => *count += 1,
-            None => lines.push((general, 1, mismatch.to_string())),
+            None => lines.push((general, 1, words(mismatch))),
         }
     }
-    let line =
-        |(general, count, exact): (String, usize, String)| if count == 1 { exact } else { format!("{general} ({count} times)") };
+    let line = |(Text { ja, en }, count, exact): (Text, usize, Text)| match count {
+        1 => exact,
+        _ => Text { ja: format!("{ja} ({count} 回)"), en: format!("{en} ({count} times)") },
+    };
     lines.into_iter().map(line).collect()
 }
 
@@ -235,7 +242,7 @@ async fn converge(prober: &Prober, check: &Check) -> Result<Verdict, ProbeError>
         let last = look(prober, check).await;
         match &last {
             Ok(look) if look.mismatches.is_empty() => return Ok(Verdict::Pass),
-            _ if tokio::time::Instant::now() + LOOK_AGAIN >= deadline => return last.map(conclude),
+            _ if tokio::time::Instant::now() + LOOK_AGAIN >= deadline => return last.map(|look| conclude(check, look)),
             _ => tokio::time::sleep(LOOK_AGAIN).await,
         }
     }
@@ -247,7 +254,7 @@ async fn hold(prober: &Prober, check: &Check, is_over: impl Fn() -> bool) -> Res
         let is_last = is_over();
         let last = look(prober, check).await?;
         if !last.mismatches.is_empty() || is_last {
-            return Ok(conclude(last));
+            return Ok(conclude(check, last));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -273,10 +280,15 @@ async fn sample_once(prober: &Prober, split: &SplitProbe) -> Result<Verdict, Pro
     let mut odd: Option<Value> = None;
     while test.decision() == Decision::Undecided {
         if test.samples() >= SPLIT_LIMIT {
-            let message = format!("undecided after {SPLIT_LIMIT} requests: {}", shares(&test));
-            return Err(
-                ProbeError::new(message).with_hint("the shares lie just between what passes and what fails; check the weights")
-            );
+            let Text { ja, en } = shares(&test);
+            return Err(ProbeError::new(Text {
+                ja: format!("{SPLIT_LIMIT} リクエストでも判定できません: {ja}"),
+                en: format!("undecided after {SPLIT_LIMIT} requests: {en}"),
+            })
+            .with_hint(Text {
+                ja: "割合が合格と不合格のちょうど境目にあります。重みを確認してください".to_owned(),
+                en: "the shares lie just between what passes and what fails; check the weights".to_owned(),
+            }));
         }
         for outcome in send(prober, &split.from, &split.request, batch, split.concurrency).await? {
             let (category, seen) = categorise(&outcome, &split.by);
@@ -294,10 +306,14 @@ async fn sample_once(prober: &Prober, split: &SplitProbe) -> Result<Verdict, Pro
         Decision::Off { category } => {
             let seen_shares: BTreeMap<&str, f64> = test.shares().into_iter().map(|(name, (_, seen))| (name, seen)).collect();
             let seen = json!({"shares": seen_shares, "requests": test.samples(), "odd": odd});
-            let why = format!("{category:?} does not have the share it should: {}", shares(&test));
+            let Text { ja, en } = shares(&test);
+            let why = Text {
+                ja: format!("{category:?} の割合が期待と違います: {ja}"),
+                en: format!("{category:?} does not have the share it should: {en}"),
+            };
             Ok(with_seen(vec![why], seen))
         }
-        Decision::Undecided => Err(ProbeError::new("the test ended without a decision")),
+        Decision::Undecided => Err(ProbeError::of("the test ended without a decision")),
     }
 }
 
@@ -311,11 +327,16 @@ fn categorise(outcome: &Outcome, by: &str) -> (String, Value) {
 }
 
 /// `v1 48.2 % (50 % expected), v2 …, of 731 requests`
-fn shares(test: &SplitTest) -> String {
-    let shares = test.shares().into_iter();
-    let shares: Vec<String> =
-        shares.map(|(name, (p, seen))| format!("{name} {:.1} % ({:.0} % expected)", seen * 100.0, p * 100.0)).collect();
-    format!("{}, of {} requests", shares.join(", "), test.samples())
+fn shares(test: &SplitTest) -> Text {
+    let all = test.shares();
+    let each = |word: fn(f64) -> String| {
+        let shares = all.iter().map(|(name, (p, seen))| format!("{name} {:.1} % ({})", seen * 100.0, word(p * 100.0)));
+        shares.collect::<Vec<_>>().join(", ")
+    };
+    Text {
+        ja: format!("{}、{} リクエスト中", each(|p| format!("期待値 {p:.0} %")), test.samples()),
+        en: format!("{}, of {} requests", each(|p| format!("{p:.0} % expected")), test.samples()),
+    }
 }
 
 /// The hints that fit, and the edit that the first of them knows.
@@ -353,14 +374,20 @@ mod tests {
     #[test]
     fn mismatches_that_are_alike_are_one_line() {
         let mismatch =
-            |path: &str, actual: Value| Mismatch { path: path.to_owned(), expected: "200".to_owned(), actual: Some(actual) };
+            |path: &str, actual: Value| Mismatch { path: path.to_owned(), expected: Text::same(200), actual: Some(actual) };
         let mismatches = [
             mismatch("responses[0].status", json!(503)),
             mismatch("responses[1].status", json!(503)),
             mismatch("responses[2].status", json!(404)),
             mismatch("labels[\"a.b\"]", json!(1)),
         ];
-        insta::assert_snapshot!(summarise(&mismatches).join("\n"), @r#"
+        let lines = |secret| summarise(&mismatches, secret).into_iter().map(|line| line.en).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(lines(true), @r#"
+        responses[*].status: got 503 (2 times)
+        responses[2].status: got 404
+        labels["a.b"]: got 1
+        "#);
+        insta::assert_snapshot!(lines(false), @r#"
         responses[*].status: expected 200, got 503 (2 times)
         responses[2].status: expected 200, got 404
         labels["a.b"]: expected 200, got 1

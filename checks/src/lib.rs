@@ -12,6 +12,7 @@ pub mod report;
 pub mod sequential;
 mod text;
 mod verdict;
+mod wording;
 
 pub use check::{
     Check, CheckFile, Control, LogProbe, MetricsProbe, Misconception, Mode, Probe, ResourceProbe, SplitProbe, TracesProbe,

@@ -62,6 +62,12 @@ pub struct Text {
 }
 
 impl Text {
+    /// What is the same in every language: a name, or what another program said.
+    pub fn same(text: impl fmt::Display) -> Self {
+        let text = text.to_string();
+        Self { ja: text.clone(), en: text }
+    }
+
     /// The text in one language.
     pub fn get(&self, language: Language) -> &str {
         match language {

@@ -17,9 +17,9 @@ pub enum Verdict {
     #[serde(rename_all = "camelCase")]
     Fail {
         /// Where expectation and observation part, one line each.
-        mismatches: Vec<String>,
+        mismatches: Vec<Text>,
         /// What was looked at: an object with namespace and name, a request, a query.
-        about: String,
+        about: Text,
         /// What must be seen; null if it is a secret, and for splits.
         expected: Value,
         /// What was seen, cut down to what the expectation speaks of.
@@ -38,17 +38,17 @@ pub enum Verdict {
     /// Could not be measured.
     Error {
         /// Why.
-        message: String,
+        message: Text,
         /// How to mend it.
-        hint: Option<String>,
+        hint: Option<Text>,
     },
 }
 
 impl Verdict {
     /// A failure of which no more is known than where it parts from what was expected.
-    pub fn fail(mismatches: Vec<String>) -> Self {
-        let (about, expected, seen) = (String::new(), Value::Null, Value::Null);
-        Self::Fail { mismatches, about, expected, seen, edit: None, hints: Vec::new() }
+    pub fn fail(mismatches: Vec<Text>) -> Self {
+        let (expected, seen) = (Value::Null, Value::Null);
+        Self::Fail { mismatches, about: Text::same(""), expected, seen, edit: None, hints: Vec::new() }
     }
 }
 

@@ -17,7 +17,8 @@ use meshlab_checks::Lab;
 
 use crate::control::Status;
 use crate::error::{CommandError, Hint};
-use crate::home::{Home, write_atomically, write_json};
+use crate::files::write_private;
+use crate::home::{Home, write_json};
 use crate::serve;
 
 /// How long another cluster may take until everything is ready; images have to be pulled.
@@ -134,7 +135,7 @@ fn copy_kubeconfig(home: &Home, context: Option<&str>) -> Result<String, Command
     let text = serde_saphyr::to_string(&serde_json::to_value(&all).map_err(|error| CommandError::failed(error.to_string()))?);
     let text = text.map_err(|error| CommandError::failed(error.to_string()))?;
     let path = home.kubeconfig();
-    write_atomically(&path, text.as_bytes()).map_err(|error| CommandError::io(&path, &error))?;
+    write_private(&path, text.as_bytes()).map_err(|error| CommandError::io(&path, &error))?;
     Ok(wanted)
 }
 
@@ -147,7 +148,7 @@ async fn kind(home: &Home) -> Result<(), CommandError> {
         return Ok(());
     }
     let config = home.path().join("kind.yaml");
-    write_atomically(&config, KIND_CONFIG.as_bytes()).map_err(|error| CommandError::io(&config, &error))?;
+    write_private(&config, KIND_CONFIG.as_bytes()).map_err(|error| CommandError::io(&config, &error))?;
     let config = config.display().to_string();
     run("kind", &["create", "cluster", "--config", &config, "--kubeconfig", &kubeconfig, "--wait", "120s"]).await?;
     Ok(())

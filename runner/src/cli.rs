@@ -166,6 +166,10 @@ pub(crate) enum Command {
     /// kubectl port-forward
     #[command(disable_help_flag = true)]
     PortForward(Passed),
+    /// Run a proxy of the mesh as a process of this machine: what `pilot-agent proxy` is in a pod.
+    Proxy(Passed),
+    /// Run the mesh's control plane as a process of this machine: what `pilot-discovery discovery` is in a pod.
+    ControlPlane(Passed),
     /// Print a completion script.
     Completions {
         /// For which shell.
@@ -176,10 +180,17 @@ pub(crate) enum Command {
     Serve,
 }
 
-/// Arguments that are kubectl's to read.
+impl Command {
+    /// Whether the process lives on, to serve others.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self, Self::Serve | Self::Proxy(_) | Self::ControlPlane(_))
+    }
+}
+
+/// Arguments that another program's command line is to read.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Passed {
-    /// As kubectl takes them.
+    /// As that program takes them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<OsString>,
 }

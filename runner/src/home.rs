@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{CommandError, Hint};
+use crate::files::write_private;
 
 /// The state folder and what is in it.
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ impl Home {
             };
         };
         let home = self.of_lab(name)?;
-        write_atomically(&pointer, name.as_bytes()).map_err(|error| CommandError::io(&pointer, &error))?;
+        write_private(&pointer, name.as_bytes()).map_err(|error| CommandError::io(&pointer, &error))?;
         Ok(home)
     }
 
@@ -123,22 +124,6 @@ fn platform_data_dir() -> Option<PathBuf> {
     from("XDG_DATA_HOME").or_else(|| from("HOME").map(|home| home.join(".local/share"))).map(|data| data.join("meshlab"))
 }
 
-/// Replaces a file as a whole: after a crash there is the old content or the new, never a part.
-///
-/// # Errors
-/// The folder cannot be written.
-pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&temporary)?;
-    io::Write::write_all(&mut file, content)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
-}
-
 /// Reads a JSON file; `None` if there is none.
 ///
 /// # Errors
@@ -160,5 +145,5 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CommandE
 /// It cannot be written; the message names it.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CommandError> {
     let content = serde_json::to_vec_pretty(value).map_err(|error| CommandError::failed(error.to_string()))?;
-    write_atomically(path, &content).map_err(|error| CommandError::io(path, &error))
+    write_private(path, &content).map_err(|error| CommandError::io(path, &error))
 }

@@ -66,9 +66,18 @@ impl<'a> StepTest<'a> {
     }
 
     async fn starter_fails(&mut self) {
-        let failed =
-            self.run(&self.step.checks).await.into_iter().filter(|(_, verdict)| matches!(verdict, Verdict::Fail { .. })).count();
+        let results = self.run(&self.step.checks).await;
+        let failed = results.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Fail { .. })).count();
         self.findings.push((failed > 0, format!("the starter fails ({failed} checks)")));
+        // Who hands in nothing gets no points.
+        let earns = |id: &str| self.step.checks.iter().any(|check| check.id == id && check.weight > 0);
+        let given: Vec<&str> =
+            results.iter().filter(|(id, verdict)| *verdict == Verdict::Pass && earns(id)).map(|(id, _)| id.as_str()).collect();
+        if !given.is_empty() {
+            let finding =
+                format!("the starter earns points by {}: what passes before any work needs `weight: 0`", given.join(", "));
+            self.findings.push((false, finding));
+        }
     }
 
     async fn solution_passes(&mut self) -> Result<(), CommandError> {
@@ -175,8 +184,10 @@ fn contains(objects: &[serde_json::Value], object: &serde_json::Value) -> bool {
 fn explain(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Pass => "it passes".to_owned(),
-        Verdict::Fail { mismatches, seen, .. } => format!("{}; seen {seen}", mismatches.join("; ")),
+        Verdict::Fail { mismatches, seen, .. } => {
+            format!("{}; seen {seen}", mismatches.iter().map(|mismatch| mismatch.en.as_str()).collect::<Vec<_>>().join("; "))
+        }
         Verdict::Skipped { because } => format!("skipped because of {because}"),
-        Verdict::Error { message, .. } => format!("could not be measured: {message}"),
+        Verdict::Error { message, .. } => format!("could not be measured: {}", message.en),
     }
 }

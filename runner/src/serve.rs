@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use crate::apply::{apply, documents};
 use crate::control::{self, Status};
 use crate::error::{CommandError, Hint};
+use crate::external;
 use crate::home::Home;
-use crate::{external, programs};
 
 /// How long the lab may take to come up before it is given up.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ impl LabCluster {
 /// It does not come up; the message says which part.
 pub async fn start_cluster(lab: &Lab, home: Option<&Home>) -> Result<LabCluster, CommandError> {
     let options = ClusterOptions {
-        catalogue: programs::catalogue(),
+        catalogue: meshlab_programs::catalogue(),
         data_dir: home.map(Home::cluster_data),
         kubeconfig: home.map(Home::kubeconfig),
         ..ClusterOptions::default()

@@ -1,6 +1,6 @@
-//! The learner's files: what a step starts from, its solution, and taking both back.
+//! What a step starts from, its solution, and taking both back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
@@ -11,33 +11,14 @@ use serde_json::Value;
 
 use crate::apply::{apply, delete, documents};
 use crate::error::CommandError;
+use crate::workdir::write_step;
 
-/// Writes the starter files that are not there yet; a file of the learner's is never touched.
-///
-/// # Errors
-/// The folder cannot be written.
-pub(crate) fn write_starters(workdir: &Path, lab: &Lab) -> Result<Vec<PathBuf>, CommandError> {
-    std::fs::create_dir_all(workdir).map_err(|error| CommandError::io(workdir, &error))?;
-    let mut written = Vec::new();
-    for manifest in lab.steps.iter().flat_map(|step| &step.starter) {
-        let path = workdir.join(&manifest.name);
-        if !path.exists() {
-            write(&path, &manifest.content)?;
-            written.push(path);
-        }
-    }
-    Ok(written)
-}
-
-/// Brings a step back to its start: the learner's files (the old ones are kept as `NAME.bak`), and the cluster.
+/// Brings a step back to its start: the learner's files (what he wrote is kept as `NAME.bak`), and the cluster.
 ///
 /// # Errors
 /// A file cannot be written, or the cluster refuses.
 pub(crate) async fn reset(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
-    for manifest in &step.starter {
-        keep(workdir, manifest)?;
-        write(&workdir.join(&manifest.name), &manifest.content)?;
-    }
+    write_step(workdir, step, &step.starter)?;
     restore(client, step).await
 }
 
@@ -114,15 +95,12 @@ pub(crate) async fn restore_application(client: &Client, lab: &Lab) -> Result<()
     apply(client, &all).await
 }
 
-/// Writes a step's solution in place of the learner's files (kept as `NAME.bak`) and applies it.
+/// Writes a step's solution in place of the learner's files (what he wrote is kept as `NAME.bak`) and applies it.
 ///
 /// # Errors
 /// A file cannot be written, or the cluster refuses.
 pub(crate) async fn solve(client: &Client, workdir: &Path, step: &Step) -> Result<(), CommandError> {
-    for manifest in &step.solution {
-        keep(workdir, manifest)?;
-        write(&workdir.join(&manifest.name), &manifest.content)?;
-    }
+    write_step(workdir, step, &step.solution)?;
     apply_solution(client, step).await
 }
 
@@ -142,28 +120,4 @@ pub(crate) fn objects(manifests: &[Manifest]) -> Result<Vec<Value>, CommandError
 pub(crate) fn identity(object: &Value) -> (Value, Value, Value, Value) {
     let metadata = &object["metadata"];
     (object["apiVersion"].clone(), object["kind"].clone(), metadata["namespace"].clone(), metadata["name"].clone())
-}
-
-/// Writes one of the learner's files; what was there is kept as `NAME.bak` if it differs.
-///
-/// # Errors
-/// The folder cannot be written.
-pub(crate) fn replace(workdir: &Path, name: &str, content: &str) -> Result<(), CommandError> {
-    let manifest = Manifest { name: name.to_owned(), content: content.to_owned() };
-    keep(workdir, &manifest)?;
-    write(&workdir.join(name), content)
-}
-
-/// Moves the learner's file out of the way, unless it is what would be written anyway.
-fn keep(workdir: &Path, manifest: &Manifest) -> Result<(), CommandError> {
-    let path = workdir.join(&manifest.name);
-    if !path.exists() || std::fs::read_to_string(&path).is_ok_and(|content| content == manifest.content) {
-        return Ok(());
-    }
-    let backup = workdir.join(format!("{}.bak", manifest.name));
-    std::fs::rename(&path, &backup).map_err(|error| CommandError::io(&path, &error))
-}
-
-fn write(path: &Path, content: &str) -> Result<(), CommandError> {
-    std::fs::write(path, content).map_err(|error| CommandError::io(path, &error))
 }

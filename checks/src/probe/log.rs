@@ -27,7 +27,7 @@ pub(super) async fn look(prober: &Prober, probe: &LogProbe) -> Result<Value, Pro
     let (api, params) = (&api, &params);
     let logs = pods.iter().map(|pod| async move {
         let log = api.logs(pod, params).await;
-        log.map_err(|error| ProbeError::new(format!("log of {}/{pod}: {error}", probe.namespace)))
+        log.map_err(|error| ProbeError::of(format!("log of {}/{pod}: {error}", probe.namespace)))
     });
     let logs = try_join_all(logs).await?;
     let lines: Vec<&str> = logs.iter().flat_map(|log| log.lines()).collect();

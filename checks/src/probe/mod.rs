@@ -12,27 +12,32 @@ use meshlab_probe_protocol::{HttpRequest, Outcome};
 use serde_json::Value;
 
 use crate::check::Probe;
-use crate::lab;
+use crate::{Text, lab};
 
 pub(crate) use traffic::{field, observation, send};
 
 /// Why a probe could not look. Never a pass, never a fail: the check ends in error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{}", message.en)]
 pub struct ProbeError {
     /// What went wrong.
-    pub message: String,
+    pub message: Text,
     /// How to mend it, where that is known.
-    pub hint: Option<String>,
+    pub hint: Option<Text>,
 }
 
 impl ProbeError {
-    pub(crate) fn new(message: impl std::fmt::Display) -> Self {
-        Self { message: message.to_string(), hint: None }
+    pub(crate) fn new(message: Text) -> Self {
+        Self { message, hint: None }
     }
 
-    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    /// What another program, or the cluster, said.
+    pub(crate) fn of(error: impl std::fmt::Display) -> Self {
+        Self::new(Text::same(error))
+    }
+
+    pub(crate) fn with_hint(mut self, hint: Text) -> Self {
+        self.hint = Some(hint);
         self
     }
 }
@@ -56,7 +61,7 @@ impl Prober {
     /// [`ProbeError`] when it could not be sent; a request that gets no answer is an outcome.
     pub async fn send(&self, from: &str, request: &HttpRequest) -> Result<Outcome, ProbeError> {
         let outcomes = send(self, from, request, 1, 1).await?;
-        outcomes.into_iter().next().ok_or_else(|| ProbeError::new(format!("prober {from}: it sent nothing")))
+        outcomes.into_iter().next().ok_or_else(|| ProbeError::of(format!("prober {from}: it sent nothing")))
     }
 
     /// Looks once.
@@ -68,7 +73,7 @@ impl Prober {
         match probe {
             Probe::Resource(probe) => resource::look(self, probe).await,
             Probe::Traffic(probe) => traffic::look(self, probe).await,
-            Probe::Split(_) => Err(ProbeError::new("a split is sampled, not looked at")),
+            Probe::Split(_) => Err(ProbeError::of("a split is sampled, not looked at")),
             Probe::Metrics(probe) => telemetry::metrics(self, probe).await,
             Probe::Traces(probe) => telemetry::traces(self, probe).await,
             Probe::Log(probe) => log::look(self, probe).await,
@@ -80,7 +85,7 @@ impl Prober {
 pub(crate) async fn ready_pods(client: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, ProbeError> {
     use k8s_openapi::api::core::v1::Pod;
     let pods = kube::Api::<Pod>::namespaced(client.clone(), namespace);
-    let list = pods.list(&kube::api::ListParams::default().labels(selector)).await.map_err(ProbeError::new)?;
+    let list = pods.list(&kube::api::ListParams::default().labels(selector)).await.map_err(ProbeError::of)?;
     let ready = |pod: &Pod| {
         let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
         let ready = conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));

@@ -6,6 +6,7 @@ use kube::discovery::Scope;
 use serde_json::{Value, json};
 
 use super::{ProbeError, Prober};
+use crate::Text;
 use crate::check::ResourceProbe;
 
 pub(super) async fn look(prober: &Prober, probe: &ResourceProbe) -> Result<Value, ProbeError> {
@@ -20,19 +21,22 @@ pub(super) async fn look(prober: &Prober, probe: &ResourceProbe) -> Result<Value
         _ => Api::all_with(prober.client.clone(), &resource),
     };
     if let Some(name) = &probe.name {
-        let object = api.get_opt(name).await.map_err(ProbeError::new)?;
-        return serde_json::to_value(object).map_err(ProbeError::new);
+        let object = api.get_opt(name).await.map_err(ProbeError::of)?;
+        return serde_json::to_value(object).map_err(ProbeError::of);
     }
     let mut params = ListParams::default();
     if let Some(selector) = &probe.label_selector {
         params = params.labels(selector);
     }
-    let list = api.list(&params).await.map_err(ProbeError::new)?;
-    let items = serde_json::to_value(&list.items).map_err(ProbeError::new)?;
+    let list = api.list(&params).await.map_err(ProbeError::of)?;
+    let items = serde_json::to_value(&list.items).map_err(ProbeError::of)?;
     Ok(json!({"count": list.items.len(), "items": items}))
 }
 
 fn unknown_kind(probe: &ResourceProbe, error: &kube::Error) -> ProbeError {
     let message = format!("{} {}: {error}", probe.api_version, probe.kind);
-    ProbeError::new(message).with_hint("is the mesh installed? `kubectl get crd` shows the kinds there are")
+    ProbeError::of(message).with_hint(Text {
+        ja: "メッシュは入っていますか。`kubectl get crd` で定義済みの種類がわかります".to_owned(),
+        en: "is the mesh installed? `kubectl get crd` shows the kinds there are".to_owned(),
+    })
 }

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{ProbeError, Prober, send};
+use crate::Text;
 use crate::check::{MetricsProbe, TracesProbe};
 
 const PROMETHEUS: &str = "/api/v1/namespaces/istio-system/services/http:prometheus:9090/proxy";
@@ -21,19 +22,19 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub(super) async fn metrics(prober: &Prober, probe: &MetricsProbe) -> Result<Value, ProbeError> {
     let answer = get(prober, &format!("{PROMETHEUS}/api/v1/query?query={}", encode(&probe.query))).await?;
     if answer["status"] != "success" {
-        return Err(ProbeError::new(format!("query {}: {}", probe.query, answer["error"])));
+        return Err(ProbeError::of(format!("query {}: {}", probe.query, answer["error"])));
     }
     let data = &answer["data"];
     let samples = match data["resultType"].as_str() {
         Some("vector") => data["result"].as_array().cloned().unwrap_or_default(),
         Some("scalar") => vec![json!({"metric": {}, "value": data["result"]})],
-        other => return Err(ProbeError::new(format!("query {}: an instant vector is wanted, not {other:?}", probe.query))),
+        other => return Err(ProbeError::of(format!("query {}: an instant vector is wanted, not {other:?}", probe.query))),
     };
     let mut total = 0.0;
     let mut result = Vec::with_capacity(samples.len());
     for sample in samples {
         let value = sample["value"][1].as_str().and_then(|text| text.parse::<f64>().ok());
-        let value = value.ok_or_else(|| ProbeError::new(format!("query {}: {sample} has no value", probe.query)))?;
+        let value = value.ok_or_else(|| ProbeError::of(format!("query {}: {sample} has no value", probe.query)))?;
         total += value;
         result.push(json!({"metric": sample["metric"], "value": value}));
     }
@@ -56,12 +57,12 @@ pub(super) async fn traces(prober: &Prober, probe: &TracesProbe) -> Result<Value
 }
 
 async fn search(prober: &Prober, probe: &TracesProbe, since: Option<Timestamp>) -> Result<Value, ProbeError> {
-    let tags = serde_json::to_string(&probe.tags).map_err(ProbeError::new)?;
+    let tags = serde_json::to_string(&probe.tags).map_err(ProbeError::of)?;
     let query = format!("service={}&lookback={}s&limit=100&tags={}", encode(&probe.service), probe.lookback_s, encode(&tags));
     // Jaeger takes microseconds.
     let since = since.map(|time| format!("&start={}", time.as_microsecond())).unwrap_or_default();
     let answer = get(prober, &format!("{JAEGER}/api/traces?{query}{since}")).await?;
-    let traces = answer["data"].as_array().ok_or_else(|| ProbeError::new(format!("tracing API: {}", answer["errors"])))?;
+    let traces = answer["data"].as_array().ok_or_else(|| ProbeError::of(format!("tracing API: {}", answer["errors"])))?;
     let traces: Vec<Value> = traces.iter().map(trace).collect();
     Ok(json!({"count": traces.len(), "traces": traces}))
 }
@@ -82,10 +83,12 @@ fn trace(trace: &Value) -> Value {
 }
 
 async fn get(prober: &Prober, path: &str) -> Result<Value, ProbeError> {
-    let request = http::Request::get(path).body(Vec::new()).map_err(ProbeError::new)?;
+    let request = http::Request::get(path).body(Vec::new()).map_err(ProbeError::of)?;
     prober.client.request(request).await.map_err(|error| {
-        ProbeError::new(format!("{path}: {error}"))
-            .with_hint("are the observability addons running? `kubectl get pods -n istio-system`")
+        ProbeError::of(format!("{path}: {error}")).with_hint(Text {
+            ja: "可観測性のアドオンは動いていますか。`kubectl get pods -n istio-system` で確認できます".to_owned(),
+            en: "are the observability addons running? `kubectl get pods -n istio-system`".to_owned(),
+        })
     })
 }
 

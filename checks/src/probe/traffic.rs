@@ -6,9 +6,15 @@ use meshlab_probe_protocol::{HttpRequest, Outcome, PORT, ProbeRequest, ProbeResp
 use serde_json::{Map, Value, json};
 
 use super::{ProbeError, Prober, ready_pods};
+use crate::Text;
 use crate::check::TrafficProbe;
 
-const PROBER_GONE_HINT: &str = "`meshlab reset` brings the lab's own clients back";
+fn prober_gone() -> Text {
+    Text {
+        ja: "`meshlab reset` でラボのクライアントが元に戻ります".to_owned(),
+        en: "`meshlab reset` brings the lab's own clients back".to_owned(),
+    }
+}
 
 pub(super) async fn look(prober: &Prober, probe: &TrafficProbe) -> Result<Value, ProbeError> {
     let outcomes = send(prober, &probe.from, &probe.request, probe.count, probe.concurrency).await?;
@@ -26,23 +32,27 @@ pub(crate) async fn send(
     count: u32,
     concurrency: u32,
 ) -> Result<Vec<Outcome>, ProbeError> {
-    let place = prober.clients.get(from).ok_or_else(|| ProbeError::new(format!("the lab has no client {from:?}")))?;
+    let place = prober.clients.get(from).ok_or_else(|| ProbeError::of(format!("the lab has no client {from:?}")))?;
     let pods = ready_pods(&prober.client, &place.namespace, &place.label_selector).await?;
     let pod = pods.first().ok_or_else(|| {
-        let message = format!("no ready pod {} in namespace {} to send from", place.label_selector, place.namespace);
-        ProbeError::new(message).with_hint(PROBER_GONE_HINT)
+        let (labels, namespace) = (&place.label_selector, &place.namespace);
+        let message = Text {
+            ja: format!("送信元にする Ready な Pod {labels} が名前空間 {namespace} にありません"),
+            en: format!("no ready pod {labels} in namespace {namespace} to send from"),
+        };
+        ProbeError::new(message).with_hint(prober_gone())
     })?;
     let body = ProbeRequest { request: request.clone(), count, concurrency };
-    let body = serde_json::to_vec(&body).map_err(ProbeError::new)?;
+    let body = serde_json::to_vec(&body).map_err(ProbeError::of)?;
     let call = http::Request::post(format!("/api/v1/namespaces/{}/pods/{pod}:{PORT}/proxy/probe", place.namespace))
         .header("content-type", "application/json")
         .body(body)
-        .map_err(ProbeError::new)?;
+        .map_err(ProbeError::of)?;
     let answer: ProbeResponse = prober
         .client
         .request(call)
         .await
-        .map_err(|error| ProbeError::new(format!("prober {}/{pod}: {error}", place.namespace)).with_hint(PROBER_GONE_HINT))?;
+        .map_err(|error| ProbeError::of(format!("prober {}/{pod}: {error}", place.namespace)).with_hint(prober_gone()))?;
     Ok(answer.outcomes)
 }
 

@@ -9,9 +9,11 @@ pub(super) fn render(report: &Report, language: Language) -> String {
     for result in &report.results {
         let (level, message) = match &result.verdict {
             Verdict::Pass => continue,
-            Verdict::Fail { mismatches, .. } => ("error", mismatches.join("\n")),
+            Verdict::Fail { mismatches, .. } => {
+                ("error", mismatches.iter().map(|mismatch| mismatch.get(language)).collect::<Vec<_>>().join("\n"))
+            }
             Verdict::Skipped { because } => ("notice", format!("needs {because}")),
-            Verdict::Error { message, .. } => ("warning", message.clone()),
+            Verdict::Error { message, .. } => ("warning", message.get(language).to_owned()),
         };
         let title = escape(&format!("{}: {}", result.id, result.title.get(language))).replace(':', "%3A").replace(',', "%2C");
         let _ = writeln!(text, "::{level} title={title}::{}", escape(&message));

@@ -39,12 +39,12 @@ fn test_case(xml: &mut String, result: &CheckResult, language: Language) {
     let _ = match &result.verdict {
         Verdict::Pass => writeln!(xml, "/>"),
         Verdict::Fail { mismatches, .. } => {
-            let message = escape(&mismatches.join("; "));
+            let message = mismatches.iter().map(|mismatch| escape(mismatch.get(language))).collect::<Vec<_>>().join("; ");
             let fix = escape(result.fix.get(language));
             writeln!(xml, "><failure message=\"{message}\">{fix}</failure></testcase>")
         }
         Verdict::Skipped { because } => writeln!(xml, "><skipped message=\"needs {}\"/></testcase>", escape(because)),
-        Verdict::Error { message, .. } => writeln!(xml, "><error message=\"{}\"/></testcase>", escape(message)),
+        Verdict::Error { message, .. } => writeln!(xml, "><error message=\"{}\"/></testcase>", escape(message.get(language))),
     };
 }
 

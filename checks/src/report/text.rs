@@ -42,10 +42,10 @@ pub fn result_text(result: &CheckResult, language: Language, style: Style) -> St
     match &result.verdict {
         Verdict::Pass => {}
         Verdict::Fail { mismatches, about, edit, hints, .. } => {
-            if !about.is_empty() {
-                line(words.about, about);
+            if !about.get(language).is_empty() {
+                line(words.about, about.get(language));
             }
-            mismatches.iter().for_each(|mismatch| line(words.seen, mismatch));
+            mismatches.iter().for_each(|mismatch| line(words.seen, mismatch.get(language)));
             line(words.why, result.why.get(language));
             hints.iter().for_each(|(_, hint)| line(words.hint, hint.get(language)));
             line(words.fix, result.fix.get(language));
@@ -55,9 +55,9 @@ pub fn result_text(result: &CheckResult, language: Language, style: Style) -> St
         }
         Verdict::Skipped { .. } => {}
         Verdict::Error { message, hint } => {
-            line(words.error, message);
+            line(words.error, message.get(language));
             if let Some(hint) = hint {
-                line(words.hint, hint);
+                line(words.hint, hint.get(language));
             }
         }
     }
@@ -74,10 +74,10 @@ pub fn result_markdown(result: &CheckResult, language: Language) -> String {
     match &result.verdict {
         Verdict::Pass => line(words.why, result.why.get(language)),
         Verdict::Fail { mismatches, about, edit, hints, .. } => {
-            if !about.is_empty() {
-                line(words.about, &code(about));
+            if !about.get(language).is_empty() {
+                line(words.about, &code(about.get(language)));
             }
-            mismatches.iter().for_each(|mismatch| line(words.seen, &code(mismatch)));
+            mismatches.iter().for_each(|mismatch| line(words.seen, &code(mismatch.get(language))));
             hints.iter().for_each(|(_, hint)| line(words.hint, hint.get(language)));
             line(words.why, result.why.get(language));
             line(words.fix, result.fix.get(language));
@@ -90,9 +90,9 @@ pub fn result_markdown(result: &CheckResult, language: Language) -> String {
             line(words.why, result.why.get(language));
         }
         Verdict::Error { message, hint } => {
-            line(words.error, &code(message));
+            line(words.error, &code(message.get(language)));
             if let Some(hint) = hint {
-                line(words.hint, hint);
+                line(words.hint, hint.get(language));
             }
         }
     }
@@ -111,7 +111,8 @@ pub fn summary_text(report: &Report, language: Language, style: Style) -> String
         }
     }
     let colour = if report.all_passed() { "32" } else { "31" };
-    let line = format!("{} — {} {reached}/{possible}", parts.join(", "), words.points);
+    let points = if possible == 0 { String::new() } else { format!(" — {} {reached}/{possible}", words.points) };
+    let line = format!("{}{points}", parts.join(", "));
     format!("\n{}\n{}", style.paint(colour, &line), begin_with(report, language))
 }
 

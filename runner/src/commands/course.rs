@@ -80,10 +80,10 @@ pub(super) async fn solve(session: Session, apply: bool) -> Result<Exit, Command
     steps::solve(&client, &progress.workdir, step).await?;
     print(match session.language {
         Language::En => {
-            "The solution is written and applied; your files of before are kept as *.bak. `meshlab check` proves it.\n"
+            "The solution is written and applied; what you had written is kept as *.bak. `meshlab check` proves it.\n"
         }
         Language::Ja => {
-            "解答を書き込み、適用しました。以前のファイルは *.bak として残してあります。`meshlab check` で検証できます。\n"
+            "解答を書き込み、適用しました。自分で書いた内容は *.bak に残してあります。`meshlab check` で検証できます。\n"
         }
     });
     Ok(Exit::Ok)
@@ -105,8 +105,8 @@ pub(super) async fn reset(session: Session, step: Option<String>) -> Result<Exit
         }
     }
     print(match session.language {
-        Language::En => "Back at the start; your files of before are kept as *.bak.\n",
-        Language::Ja => "最初の状態に戻しました。以前のファイルは *.bak として残してあります。\n",
+        Language::En => "Back at the start; what you had written is kept as *.bak.\n",
+        Language::Ja => "最初の状態に戻しました。自分で書いた内容は *.bak に残してあります。\n",
     });
     Ok(Exit::Ok)
 }

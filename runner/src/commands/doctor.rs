@@ -7,7 +7,7 @@ use meshlab_checks::Language;
 use super::Session;
 use crate::control::{self, Request};
 use crate::error::{CommandError, Exit};
-use crate::home::write_atomically;
+use crate::files::write_private;
 use crate::output::print;
 
 /// One thing looked at.
@@ -47,7 +47,7 @@ fn say(session: &Session, en: &str, ja: &str) -> String {
 
 fn home(session: &Session) -> Finding {
     let path = session.home.path().join("doctor");
-    let result = write_atomically(&path, b"ok");
+    let result = write_private(&path, b"ok");
     let _ = std::fs::remove_file(&path);
     let place = session.home.path().display();
     match result {

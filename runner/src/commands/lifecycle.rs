@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::output::print;
 use crate::progress::Progress;
 use crate::ui::{self, Surroundings};
-use crate::{labs, steps};
+use crate::{labs, workdir};
 
 /// How long a process that has closed its output may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ pub(super) async fn start(
             here.join(format!("meshlab-{}", session.lab.file.name))
         }
     };
-    steps::write_starters(&workdir, &session.lab)?;
+    workdir::write_starters(&workdir, &session.lab)?;
     let mut progress = session.progress.take().unwrap_or_else(|| Progress::new(&session.lab, workdir.clone(), session.language));
     progress.workdir = workdir;
     progress.labs = match &session.labs {
@@ -141,9 +141,6 @@ async fn spawn(session: &Session) -> Result<Status, CommandError> {
     }
     // A process group of its own: Ctrl-C and a closed terminal do not reach it.
     command.arg("serve").process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::from(log_file));
-    // A lab is mostly idle: the allocator gives back at once what a busy moment took, and takes no more than it was asked for.
-    // It reads its settings from the environment alone. On the solved course, after the checks, this is 42 MB of 188.
-    command.envs([("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_EAGER_COMMIT", "0"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")]);
     let mut child =
         command.spawn().map_err(|error| CommandError::failed(format!("the lab's process does not start: {error}")))?;
     let mut line = String::new();

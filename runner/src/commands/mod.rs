@@ -9,6 +9,7 @@ mod explain;
 mod grade;
 mod lab;
 mod lifecycle;
+pub(crate) mod mesh;
 mod progress;
 mod proxy;
 mod traffic;
@@ -39,6 +40,8 @@ pub(crate) async fn run(cli: Cli, started: Instant) -> Result<Exit, CommandError
         Command::Lab { command } => return lab::run(command, &cli).await,
         Command::Grade(args) => return grade::run(args, &cli).await,
         Command::Progress { command } => return progress::run(command, &cli).await,
+        Command::Proxy(passed) => return mesh::agent(with("proxy", passed)).await,
+        Command::ControlPlane(passed) => return mesh::discovery(with("discovery", passed)).await,
         _ => {}
     }
     let root = Home::open(cli.home.clone())?;
@@ -85,6 +88,11 @@ pub(crate) async fn run(cli: Cli, started: Instant) -> Result<Exit, CommandError
 /// `--lang`, or the language of the last start, or the locale's.
 fn language(cli: &Cli, progress: Option<&Progress>) -> Language {
     cli.lang.or(progress.map(|progress| progress.language)).unwrap_or_else(language_of_locale)
+}
+
+/// A command of another program, and what it was given.
+fn with(command: &str, passed: &Passed) -> impl Iterator<Item = OsString> {
+    [command.into()].into_iter().chain(passed.arguments.clone())
 }
 
 /// The verb of a command that is kubectl's, and what it was given.

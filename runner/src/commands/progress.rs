@@ -93,7 +93,7 @@ async fn import(root: &Home, cli: &Cli, file: &Path, workdir: Option<PathBuf>) -
     // Only the lab's own files are written, whatever names the import has.
     for name in lab.steps.iter().flat_map(|step| &step.file.files) {
         if let Some(content) = files.get(name) {
-            crate::steps::replace(&imported.workdir, name, content)?;
+            crate::workdir::replace(&imported.workdir, name, content)?;
         }
     }
     imported.save(&home)?;

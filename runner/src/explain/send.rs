@@ -66,8 +66,8 @@ pub(super) async fn send(client: &Client, lab: &Lab, from: &Origin, mut request:
             }
             let prober = Prober::new(client.clone(), lab.file.clients.clone());
             prober.send(name, &request).await.map_err(|error| {
-                let hint = error.hint.clone().map(Hint::new);
-                let unmeasured = CommandError::unmeasured(error.message);
+                let hint = error.hint.clone().map(|hint| Hint::new(hint.en));
+                let unmeasured = CommandError::unmeasured(error.message.en);
                 hint.map_or(unmeasured.clone(), |hint| unmeasured.with_hint(hint))
             })
         }

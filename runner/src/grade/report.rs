@@ -127,11 +127,11 @@ fn junit(all: &[Graded], language: Language) -> String {
     let lab = all.iter().map(|graded| graded.report.lab.as_str()).find(|lab| !lab.is_empty()).unwrap_or("meshlab");
     for graded in all {
         if let Some(why) = &graded.broken {
-            let verdict = Verdict::Error { message: why.clone(), hint: None };
+            let verdict = Verdict::Error { message: Text::same(why), hint: None };
             results.push(made_up(&format!("{}/submission", graded.name), "graded", "The submission can be graded", verdict));
         }
         for problem in &graded.problems {
-            let verdict = Verdict::fail(vec![problem.message.clone()]);
+            let verdict = Verdict::fail(vec![Text::same(&problem.message)]);
             let id = if problem.file.is_empty() { "restart" } else { &problem.file };
             results.push(made_up(
                 &format!("{}/{} files", graded.name, problem.step),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn grades() -> Vec<Graded> {
-        let fail = Verdict::fail(vec!["status: expected 200, got 503".to_owned()]);
+        let fail = Verdict::fail(vec![Text::same("status: expected 200, got 503")]);
         let report = |results| Report { lab: "phase3".to_owned(), results };
         let problem = Problem { step: "routing".to_owned(), file: "02.yaml".to_owned(), message: "line 3, \"a\"".to_owned() };
         let graded = |name: &str, problems, results| Graded {

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use crate::error::CommandError;
 use crate::home::Home;
 use crate::progress::Progress;
-use crate::{apply, steps, watch};
+use crate::{apply, steps, watch, workdir};
 use app::{Action, App};
 use theme::Theme;
 use words::word;
@@ -219,9 +219,9 @@ impl Loop {
 
     fn write(&mut self, name: &str, content: &str) {
         let path = self.app.progress.workdir.join(name);
-        self.app.message = match std::fs::write(&path, content) {
+        self.app.message = match workdir::replace(&self.app.progress.workdir, name, content) {
             Ok(()) => format!("✓ {}", path.display()),
-            Err(error) => CommandError::io(&path, &error).message,
+            Err(error) => error.message,
         };
     }
 

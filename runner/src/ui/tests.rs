@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use meshlab_checks::{CheckResult, Language, Verdict};
+use meshlab_checks::{CheckResult, Language, Text, Verdict};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use unicode_width::UnicodeWidthStr;
@@ -159,7 +159,7 @@ fn what_was_seen_last_stays_on_the_screen_while_it_is_looked_at_again() {
 #[test]
 fn a_failure_in_full() {
     let mut app = app(Language::En);
-    let verdict = Verdict::fail(vec!["metadata.labels.istio-injection: expected \"enabled\", but it is not there".to_owned()]);
+    let verdict = Verdict::fail(vec![Text::same("metadata.labels.istio-injection: expected \"enabled\", but it is not there")]);
     let failed = result(&app, 4, verdict);
     app.ended(failed);
     (0..4).for_each(|_| {

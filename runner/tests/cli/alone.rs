@@ -262,6 +262,20 @@ fn files_are_analyzed_without_a_cluster() {
 }
 
 #[test]
+fn the_meshs_programs_say_what_they_lack_as_processes() {
+    let home = Home::new();
+    insta::assert_snapshot!(home.line("proxy sidecar"), @r"
+    Error: POD_NAME is not set; it says who the proxy is
+    exit 1
+    ");
+    insta::assert_snapshot!(home.line("proxy waypoint"), @r#"
+    Error: invalid proxy type "waypoint": want sidecar or router
+    exit 1
+    "#);
+    insta::assert_snapshot!(home.line("control-plane --no-such-flag"), @"");
+}
+
+#[test]
 fn the_command_line_is_told() {
     let home = Home::new();
     insta::assert_snapshot!(home.line("--help"), @r#"
@@ -312,6 +326,9 @@ fn the_command_line_is_told() {
       patch   kubectl patch
       wait   kubectl wait
       port-forward  kubectl port-forward
+      proxy   Run a proxy of the mesh as a process of this machine: what `pilot-agent proxy` is in a pod
+      control-plane Run the mesh's control plane as a process of this machine: what `pilot-discovery
+       discovery` is in a pod
       completions   Print a completion script
       help   Print this message or the help of the given subcommand(s)
 

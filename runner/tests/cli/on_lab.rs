@@ -493,7 +493,7 @@ fn damage(home: &Home) {
     "#);
     insta::assert_snapshot!(home.line("delete validatingwebhookconfiguration broken"), @r#"validatingwebhookconfiguration.admissionregistration.k8s.io "broken" deleted"#);
     home.line("delete mutatingwebhookconfiguration istio-sidecar-injector");
-    insta::assert_snapshot!(home.line("reset"), @"Back at the start; your files of before are kept as *.bak.");
+    insta::assert_snapshot!(home.line("reset"), @"Back at the start; what you had written is kept as *.bak.");
     until("the client is back", || home.line("check unknown-host-refused").contains("1 passed"));
     home.line("label ns legacy istio-injection=enabled");
     home.line("delete pod -n legacy --all");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use meshlab_net::AnyNet;
 use meshlab_program::{ExitCode, Image, Process, Program, Signal};
 use tokio::io::AsyncWriteExt;
 
@@ -19,7 +20,7 @@ impl Program for Prober {
         let Process { container, mut signals, mut stdio, .. } = process;
         tokio::select! {
             Signal::Terminate | Signal::Interrupt | Signal::None = signals.requested() => 0,
-            result = meshlab_prober::serve(container.net.clone()) => {
+            result = meshlab_prober::serve(AnyNet::Pod(container.net.clone())) => {
                 let why = result.err().map_or_else(String::new, |error| error.to_string());
                 let _ = stdio.stderr.write_all(format!("prober: {why}\n").as_bytes()).await;
                 1

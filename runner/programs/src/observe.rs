@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use meshlab_net::AnyNet;
 use meshlab_observe::{GrafanaOptions, JaegerOptions, KialiOptions, PrometheusOptions};
 use meshlab_program::{Catalogue, Container, ExitCode, Image, Process, Program};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
-use super::files::ContainerFiles;
+use super::files::AnyFiles;
 use super::terminated;
 
 /// Registers an image for each addon.
@@ -46,7 +47,7 @@ impl Addon {
         env: &BTreeMap<String, String>,
         shutdown: CancellationToken,
     ) -> Result<(), String> {
-        let net = container.net.clone();
+        let net = AnyNet::Pod(container.net.clone());
         let result = match self {
             Self::Prometheus => {
                 meshlab_observe::prometheus(net, client(container, env)?, PrometheusOptions::default(), shutdown).await
@@ -61,8 +62,8 @@ impl Addon {
 
 /// A client of the API server with the rights of the pod's service account.
 fn client(container: &Container, env: &BTreeMap<String, String>) -> Result<kube::Client, String> {
-    let files = ContainerFiles(container.fs.clone());
-    meshlab_control::kube_client::in_cluster(container.net.clone(), files, env).map_err(|error| error.to_string())
+    let (net, files) = (AnyNet::Pod(container.net.clone()), AnyFiles::Container(container.fs.clone()));
+    meshlab_control::kube_client::in_cluster(net, files, env).map_err(|error| error.to_string())
 }
 
 #[async_trait]

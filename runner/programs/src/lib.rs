@@ -1,10 +1,15 @@
 //! The container images that meshlab itself brings to the embedded cluster: the mesh, the prober and the addons, each an
 //! ordinary program of its crate behind the cluster's `Program` trait. `mesh` and `cluster` meet only here.
+//!
+//! These programs are generic over the network, and are made here for the one they run on ([`AnyNet`](meshlab_net::AnyNet)): once,
+//! in a crate that is built for speed, while what surrounds them is built for size.
 
 mod files;
 mod mesh;
 mod observe;
 mod prober;
+
+pub use mesh::{Place, agent, discovery};
 
 use meshlab_program::{Catalogue, Process};
 use tokio_util::sync::CancellationToken;
