@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use meshlab_analyze::{analyze, analyze_object};
-use meshlab_compile::{Compiler, ProxyIdentity, Role, Snapshot, Sources};
+use meshlab_compile::{ProxyIdentity, Role, Snapshot, Sources, compile};
 use meshlab_control::ca::{Authority, Identity};
 use meshlab_control::inject::Injector;
 use meshlab_net::{HostOptions, PodNet, VirtualNet, VirtualNetOptions};
@@ -64,11 +64,10 @@ pub(crate) fn istio_objects(input: &[u8]) {
     }
     let snapshot = Snapshot::new(sources);
     analyze(&snapshot);
-    let mut compiler = Compiler::new(&snapshot);
     let sidecar = identity(Role::Sidecar, "web", "default", [10, 244, 0, 9]);
     let gateway = identity(Role::Gateway, "ingressgateway", "istio-system", [10, 244, 0, 8]);
     for identity in [sidecar, gateway] {
-        let compiled = compiler.compile(&identity);
+        let compiled = compile(&snapshot, &identity);
         PROXY.with_borrow(|(runtime, proxy)| {
             let _inside = runtime.enter();
             let _ = proxy.apply(compiled.config);

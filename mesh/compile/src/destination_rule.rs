@@ -8,8 +8,10 @@ use meshlab_proxy_config::Origin;
 
 use crate::host;
 use crate::kubernetes::Labels;
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
 use crate::registry::{MeshService, origin, selects};
-use crate::sources::Sources;
+use crate::sources::{Sources, Store};
 use crate::visibility::Visibility;
 
 /// The rules for one host in one namespace, merged.
@@ -37,9 +39,9 @@ pub struct DestinationRules {
 
 #[derive(Debug, Default)]
 struct NamespaceRules {
-    exact: BTreeMap<String, Vec<Arc<ConsolidatedRule>>>,
+    exact: BTreeMap<String, Arc<[Arc<ConsolidatedRule>]>>,
     /// The more specific first.
-    wildcard: Vec<(String, Vec<Arc<ConsolidatedRule>>)>,
+    wildcard: Vec<(String, Arc<[Arc<ConsolidatedRule>]>)>,
 }
 
 impl NamespaceRules {
@@ -53,41 +55,73 @@ impl NamespaceRules {
     }
 }
 
+/// What the rules are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct DestinationRulesInputs {
+    mesh: Same<MeshConfig>,
+    destination_rules: Same<Store<Object<DestinationRule>>>,
+}
+
+/// What the rules for one host in one namespace are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct RuleInputs {
+    mesh: Same<MeshConfig>,
+    /// Oldest first.
+    objects: Vec<Same<Object<DestinationRule>>>,
+}
+
+impl DestinationRulesInputs {
+    pub(crate) fn of(sources: &Sources) -> Self {
+        Self { mesh: Same::of(&sources.mesh), destination_rules: Same::of(&sources.destination_rules) }
+    }
+}
+
+/// Merges the rules for one host in one namespace. Those for other clients, or that others see, stay apart.
+fn merged(inputs: &RuleInputs, _: &Memos) -> Arc<[Arc<ConsolidatedRule>]> {
+    let mut out: Vec<ConsolidatedRule> = Vec::new();
+    for object in &inputs.objects {
+        let rule = consolidated(object, &inputs.mesh);
+        let same = |other: &&mut ConsolidatedRule| {
+            other.workload_selector == rule.workload_selector && other.visibility == rule.visibility
+        };
+        match out.iter_mut().find(same) {
+            Some(existing) => merge(existing, rule),
+            None => out.push(rule),
+        }
+    }
+    out.into_iter().map(Arc::new).collect()
+}
+
+fn host_of(object: &Object<DestinationRule>, mesh: &MeshConfig) -> String {
+    host::resolve(&object.spec.host, &object.meta.namespace, &mesh.domain_suffix).to_lowercase()
+}
+
 impl DestinationRules {
     /// Merges and indexes the rules.
-    pub fn new(sources: &Sources) -> Self {
-        let mut objects: Vec<&Arc<Object<DestinationRule>>> = sources.destination_rules.values().collect();
+    pub(crate) fn new(inputs: &DestinationRulesInputs, memos: &Memos) -> Same<Self> {
+        let mesh = &inputs.mesh;
+        let mut objects: Vec<&Arc<Object<DestinationRule>>> = inputs.destination_rules.values().collect();
         objects.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
-        let mut merged: BTreeMap<String, BTreeMap<String, Vec<ConsolidatedRule>>> = BTreeMap::new();
+        let mut grouped: BTreeMap<&str, BTreeMap<String, Vec<Same<Object<DestinationRule>>>>> = BTreeMap::new();
         for object in objects {
-            let namespace = &object.meta.namespace;
-            let rule = consolidated(object, sources);
-            let list = merged.entry(namespace.clone()).or_default().entry(rule.host.clone()).or_default();
-            let same = |other: &&mut ConsolidatedRule| {
-                other.workload_selector == rule.workload_selector && other.visibility == rule.visibility
-            };
-            match list.iter_mut().find(same) {
-                Some(existing) => merge(existing, rule),
-                None => list.push(rule),
-            }
+            let by_host = grouped.entry(&object.meta.namespace).or_default();
+            by_host.entry(host_of(object, mesh)).or_default().push(Same::of(object));
         }
-        let by_namespace = merged
-            .into_iter()
-            .map(|(namespace, by_host)| {
-                let mut rules = NamespaceRules::default();
-                for (host, list) in by_host {
-                    let list: Vec<_> = list.into_iter().map(Arc::new).collect();
-                    if host::is_wildcard(&host) {
-                        rules.wildcard.push((host, list));
-                    } else {
-                        rules.exact.insert(host, list);
-                    }
+        let mut by_namespace = BTreeMap::new();
+        for (namespace, by_host) in grouped {
+            let mut rules = NamespaceRules::default();
+            for (host, objects) in by_host {
+                let list = memos.rules.get(RuleInputs { mesh: mesh.clone(), objects }, memos, merged);
+                if host::is_wildcard(&host) {
+                    rules.wildcard.push((host, list));
+                } else {
+                    rules.exact.insert(host, list);
                 }
-                rules.wildcard.sort_by(|(a, _), (b, _)| host::specificity(a, b));
-                (namespace, rules)
-            })
-            .collect();
-        Self { by_namespace }
+            }
+            rules.wildcard.sort_by(|(a, _), (b, _)| host::specificity(a, b));
+            by_namespace.insert(namespace.to_owned(), rules);
+        }
+        Same::new(Self { by_namespace })
     }
 
     /// The rule for a service, as clients in `namespace` with these labels see it. The client's own namespace comes first, then
@@ -127,7 +161,8 @@ impl DestinationRules {
     pub fn all(&self) -> impl Iterator<Item = &Arc<ConsolidatedRule>> {
         self.by_namespace
             .values()
-            .flat_map(|rules| rules.exact.values().chain(rules.wildcard.iter().map(|(_, list)| list)).flatten())
+            .flat_map(|rules| rules.exact.values().chain(rules.wildcard.iter().map(|(_, list)| list)))
+            .flat_map(|list| list.iter())
     }
 }
 
@@ -142,12 +177,12 @@ fn select<'a>(
     mine.or_else(|| rules.clone().find(|rule| rule.workload_selector.is_none()))
 }
 
-fn consolidated(object: &Object<DestinationRule>, sources: &Sources) -> ConsolidatedRule {
+fn consolidated(object: &Object<DestinationRule>, mesh: &MeshConfig) -> ConsolidatedRule {
     let namespace = &object.meta.namespace;
     let spec = &object.spec;
     let place = |path: &str| origin("DestinationRule", namespace, &object.meta.name, path);
     ConsolidatedRule {
-        host: host::resolve(&spec.host, namespace, &sources.mesh.domain_suffix).to_lowercase(),
+        host: host_of(object, mesh),
         traffic_policy: spec.traffic_policy.clone(),
         subsets: spec
             .subsets
@@ -156,7 +191,7 @@ fn consolidated(object: &Object<DestinationRule>, sources: &Sources) -> Consolid
             .map(|(i, subset)| (subset.clone(), place(&format!("spec.subsets[{i}]"))))
             .collect(),
         workload_selector: spec.workload_selector.as_ref().map(|selector| selector.match_labels.clone()),
-        visibility: Visibility::parse(&spec.export_to, &sources.mesh.default_destination_rule_export_to, namespace),
+        visibility: Visibility::parse(&spec.export_to, &mesh.default_destination_rule_export_to, namespace),
         origins: vec![place("")],
     }
 }

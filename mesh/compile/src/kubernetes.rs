@@ -101,6 +101,13 @@ pub struct SliceEndpoint {
     pub zone: Option<String>,
 }
 
+impl SliceEndpoint {
+    /// The name of the pod that it is, if it is one.
+    pub fn pod(&self) -> Option<&str> {
+        self.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| target.name.as_str())
+    }
+}
+
 /// Conditions of a member.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]

@@ -1,7 +1,8 @@
 //! From the Istio API to what one proxy does.
 //!
 //! [`compile`] is pure: no I/O, no clock, no randomness; equal input gives equal bytes. The control plane keeps [`Sources`] up to
-//! date with what it watches, builds one [`Snapshot`] after each change, and compiles once for each [`ClassKey`]. A resource that
+//! date with what it watches, makes the next [`Snapshot`] after each change, and compiles once for each [`ClassKey`]; what depends on
+//! nothing that has changed is not done again, see the module `memo`. A resource that
 //! cannot be used never stops the others: it is left out, and a [`Problem`] says why.
 
 mod cluster;
@@ -10,6 +11,7 @@ mod destination_rule;
 pub mod host;
 pub mod kubernetes;
 mod listener;
+mod memo;
 pub mod mesh_config;
 pub mod protocol;
 mod proxy;
@@ -21,12 +23,13 @@ pub mod security;
 mod snapshot;
 mod sources;
 mod telemetry;
+mod traffic;
 mod usable;
 mod virtual_service;
 pub mod visibility;
 
 pub use cluster::{BLACK_HOLE, INBOUND_PASSTHROUGH, PASSTHROUGH};
-pub use compiler::{Compiled, Compiler, compile};
+pub use compiler::{Compiled, compile};
 pub use destination_rule::{ConsolidatedRule, DestinationRules};
 pub use mesh_config::MeshConfig;
 pub use proxy::{ClassKey, ProxyIdentity, Role};

@@ -1,6 +1,7 @@
 //! The proxy that configuration is compiled for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::kubernetes::{Labels, Pod};
 use crate::{Snapshot, registry};
@@ -46,7 +47,7 @@ impl ProxyIdentity {
             ip: pod.address(),
             service_account: pod.service_account().to_owned(),
             workload: pod.workload().to_owned(),
-            locality: registry::pod_locality(pod, snapshot.sources()),
+            locality: registry::pod_locality(pod, &snapshot.sources().nodes),
         }
     }
 
@@ -54,6 +55,32 @@ impl ProxyIdentity {
     pub fn spiffe(&self, trust_domain: &str) -> String {
         format!("spiffe://{trust_domain}/ns/{}/sa/{}", self.namespace, self.service_account)
     }
+}
+
+/// A client, as far as the clusters that it uses depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ClusterClient {
+    pub(crate) role: Role,
+    pub(crate) namespace: String,
+    /// `region/zone/subzone`
+    pub(crate) locality: String,
+    /// The labels that failing over looks at.
+    pub(crate) labels: Labels,
+}
+
+/// A client, as far as the routes that it uses, and which DestinationRules hold for it, depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct RouteClient {
+    pub(crate) namespace: String,
+    /// The labels that VirtualServices and DestinationRules look at.
+    pub(crate) labels: Labels,
+}
+
+/// A client, as far as what it sends depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Client {
+    pub(crate) clusters: Arc<ClusterClient>,
+    pub(crate) routes: Arc<RouteClient>,
 }
 
 /// What two proxies have in common when they get the same configuration. Compile once for each class.

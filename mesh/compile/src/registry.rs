@@ -8,9 +8,12 @@ use ipnet::IpNet;
 use meshlab_istio_api::{Location, Object, Resolution as EntryResolution, ServiceEntry, WorkloadEntry};
 use meshlab_proxy_config::Origin;
 
-use crate::kubernetes::{EndpointSlice, Labels, Pod, Service, TargetPort, locality};
+use crate::host;
+use crate::kubernetes::{EndpointSlice, Labelled, Labels, Pod, Service, SliceEndpoint, TargetPort, locality};
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
 use crate::protocol::Protocol;
-use crate::sources::{Key, Sources};
+use crate::sources::{Sources, Store};
 use crate::visibility::Visibility;
 
 /// A service that traffic can be sent to.
@@ -129,20 +132,147 @@ impl MeshService {
     }
 }
 
-/// All services, the oldest first.
-pub fn services(sources: &Sources) -> Vec<Arc<MeshService>> {
-    let slices = slices_by_service(sources);
-    let mut out: Vec<MeshService> = sources.services.values().map(|service| from_service(service, &slices, sources)).collect();
-    for entry in sources.service_entries.values() {
-        out.extend(from_entry(entry, sources));
+/// All services.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    /// The oldest first.
+    pub(crate) list: Vec<Arc<MeshService>>,
+    by_host: HashMap<String, Vec<usize>>,
+}
+
+/// What the services are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ServicesInputs {
+    mesh: Same<MeshConfig>,
+    services: Same<Store<Service>>,
+    endpoint_slices: Same<Store<EndpointSlice>>,
+    pods: Same<Store<Pod>>,
+    nodes: Same<Store<Labelled>>,
+    service_entries: Same<Store<Object<ServiceEntry>>>,
+    workload_entries: Same<Store<Object<WorkloadEntry>>>,
+}
+
+/// What a Service becomes is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ServiceInputs {
+    mesh: Same<MeshConfig>,
+    service: Same<Service>,
+    slices: Vec<Same<EndpointSlice>>,
+    /// The pods of the slices' members, in their order; `None` for a member that is no pod, or a pod that is not known.
+    pods: Vec<Option<Same<Pod>>>,
+    nodes: Same<Store<Labelled>>,
+}
+
+/// What a ServiceEntry becomes is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct EntryInputs {
+    mesh: Same<MeshConfig>,
+    entry: Same<Object<ServiceEntry>>,
+    /// Where it looks for workloads, if it selects any.
+    workloads: Option<Workloads>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Workloads {
+    workload_entries: Same<Store<Object<WorkloadEntry>>>,
+    pods: Same<Store<Pod>>,
+    nodes: Same<Store<Labelled>>,
+}
+
+impl ServicesInputs {
+    pub(crate) fn of(sources: &Sources) -> Self {
+        Self {
+            mesh: Same::of(&sources.mesh),
+            services: Same::of(&sources.services),
+            endpoint_slices: Same::of(&sources.endpoint_slices),
+            pods: Same::of(&sources.pods),
+            nodes: Same::of(&sources.nodes),
+            service_entries: Same::of(&sources.service_entries),
+            workload_entries: Same::of(&sources.workload_entries),
+        }
     }
-    out.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
-    join_entries(out).into_iter().map(Arc::new).collect()
+
+    fn service(&self, service: &Arc<Service>, slices: &[&Arc<EndpointSlice>]) -> ServiceInputs {
+        let pod = |slice: &EndpointSlice, endpoint: &SliceEndpoint| {
+            let target = endpoint.pod()?;
+            self.pods.get(&(slice.meta.namespace.clone(), target.to_owned())).map(Same::of)
+        };
+        let members = slices.iter().flat_map(|slice| slice.endpoints.iter().map(move |endpoint| (slice, endpoint)));
+        ServiceInputs {
+            mesh: self.mesh.clone(),
+            service: Same::of(service),
+            slices: slices.iter().map(|slice| Same::of(slice)).collect(),
+            pods: members.map(|(slice, endpoint)| pod(slice, endpoint)).collect(),
+            nodes: self.nodes.clone(),
+        }
+    }
+
+    fn entry(&self, entry: &Arc<Object<ServiceEntry>>) -> EntryInputs {
+        let workloads =
+            || Workloads { workload_entries: self.workload_entries.clone(), pods: self.pods.clone(), nodes: self.nodes.clone() };
+        EntryInputs {
+            mesh: self.mesh.clone(),
+            entry: Same::of(entry),
+            workloads: entry.spec.workload_selector.is_some().then(workloads),
+        }
+    }
+}
+
+impl Services {
+    pub(crate) fn new(inputs: &ServicesInputs, memos: &Memos) -> Same<Self> {
+        let mut slices: HashMap<(&str, &str), Vec<&Arc<EndpointSlice>>> = HashMap::new();
+        for slice in inputs.endpoint_slices.values() {
+            if let Some(service) = slice.meta.labels.get("kubernetes.io/service-name") {
+                slices.entry((&slice.meta.namespace, service)).or_default().push(slice);
+            }
+        }
+        let mut services = Vec::with_capacity(inputs.services.len());
+        for service in inputs.services.values() {
+            let slices = slices.get(&(service.meta.namespace.as_str(), service.meta.name.as_str()));
+            let inputs = inputs.service(service, slices.map_or(&[], Vec::as_slice));
+            services.push(memos.kubernetes_services.get(inputs, memos, from_service));
+        }
+        for entry in inputs.service_entries.values() {
+            services.extend(memos.service_entries.get(inputs.entry(entry), memos, from_entry).iter().cloned());
+        }
+        services.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        let services = join_entries(services);
+        let mut by_host: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, service) in services.iter().enumerate() {
+            by_host.entry(service.host.clone()).or_default().push(index);
+        }
+        Same::new(Self { list: services, by_host })
+    }
+
+    /// The service that clients in `namespace` mean by a host: one of their own namespace before others, a Service before a
+    /// ServiceEntry, an older one before a newer.
+    pub(crate) fn service(&self, host: &str, namespace: &str) -> Option<&Arc<MeshService>> {
+        self.by_host
+            .get(host)?
+            .iter()
+            .map(|index| &self.list[*index])
+            .filter(|service| service.visibility.visible_in(namespace))
+            .min_by_key(|service| (service.namespace != namespace, service.registry == Registry::External))
+    }
+
+    /// The service for a host that may only be known by a wildcard ServiceEntry.
+    pub(crate) fn service_or_wildcard(&self, host: &str, namespace: &str) -> Option<&Arc<MeshService>> {
+        self.service(host, namespace).or_else(|| {
+            self.list
+                .iter()
+                .filter(|service| {
+                    host::is_wildcard(&service.host)
+                        && host::is_subset(host, &service.host)
+                        && service.visibility.visible_in(namespace)
+                })
+                .min_by(|a, b| host::specificity(&a.host, &b.host))
+        })
+    }
 }
 
 /// Several ServiceEntries may each name some ports of one host: the older takes in the ports that only the younger has.
-fn join_entries(services: Vec<MeshService>) -> Vec<MeshService> {
-    let mut out: Vec<MeshService> = Vec::with_capacity(services.len());
+fn join_entries(services: Vec<Arc<MeshService>>) -> Vec<Arc<MeshService>> {
+    let mut out: Vec<Arc<MeshService>> = Vec::with_capacity(services.len());
     let mut first: HashMap<(String, String), usize> = HashMap::new();
     for service in services {
         if service.registry == Registry::Kubernetes {
@@ -158,11 +288,11 @@ fn join_entries(services: Vec<MeshService>) -> Vec<MeshService> {
         };
         match first.get(&key) {
             Some(&at) if alike(&out[at]) => {
-                let known = &mut out[at];
-                for port in service.ports {
-                    if known.port(port.number).is_none() {
+                for port in &service.ports {
+                    if out[at].port(port.number).is_none() {
+                        let known = Arc::make_mut(&mut out[at]);
                         known.endpoints.insert(port.number, service.endpoints.get(&port.number).cloned().unwrap_or_default());
-                        known.ports.push(port);
+                        known.ports.push(port.clone());
                     }
                 }
             }
@@ -175,19 +305,9 @@ fn join_entries(services: Vec<MeshService>) -> Vec<MeshService> {
     out
 }
 
-fn slices_by_service(sources: &Sources) -> BTreeMap<Key, Vec<&EndpointSlice>> {
-    let mut out: BTreeMap<Key, Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in sources.endpoint_slices.values() {
-        if let Some(service) = slice.meta.labels.get("kubernetes.io/service-name") {
-            out.entry((slice.meta.namespace.clone(), service.clone())).or_default().push(slice);
-        }
-    }
-    out
-}
-
-fn from_service(service: &Service, slices: &BTreeMap<Key, Vec<&EndpointSlice>>, sources: &Sources) -> MeshService {
+fn from_service(inputs: &ServiceInputs, _: &Memos) -> Arc<MeshService> {
+    let ServiceInputs { mesh, service, slices, pods, nodes } = inputs;
     let spec = &service.spec;
-    let mesh = &sources.mesh;
     let ports: Vec<MeshPort> = spec
         .ports
         .iter()
@@ -217,21 +337,21 @@ fn from_service(service: &Service, slices: &BTreeMap<Key, Vec<&EndpointSlice>>, 
         .get("networking.istio.io/exportTo")
         .map(|list| list.split(',').map(|entry| entry.trim().to_owned()).filter(|entry| !entry.is_empty()).collect())
         .unwrap_or_default();
-    let key = (service.meta.namespace.clone(), service.meta.name.clone());
     let mut endpoints: BTreeMap<u16, Vec<Arc<Instance>>> = ports.iter().map(|port| (port.number, Vec::new())).collect();
     if let Some(name) = &external_name {
         for port in &ports {
             endpoints.insert(port.number, vec![Arc::new(named_instance(name.clone(), port.number, &service.meta.namespace))]);
         }
     }
-    for slice in slices.get(&key).into_iter().flatten() {
-        slice_instances(slice, &ports, sources, &mut endpoints);
+    let mut pods = pods.iter();
+    for slice in slices {
+        slice_instances(slice, &ports, &mut pods, nodes, &mut endpoints);
     }
     for list in endpoints.values_mut() {
         list.sort_by(|a, b| (&a.address, a.port).cmp(&(&b.address, b.port)));
         list.dedup_by(|a, b| a.address == b.address && a.port == b.port);
     }
-    MeshService {
+    Arc::new(MeshService {
         host: format!("{}.{}.svc.{}", service.meta.name, service.meta.namespace, mesh.domain_suffix),
         name: service.meta.name.clone(),
         namespace: service.meta.namespace.clone(),
@@ -249,24 +369,29 @@ fn from_service(service: &Service, slices: &BTreeMap<Key, Vec<&EndpointSlice>>, 
         selector: spec.selector.clone(),
         external_name,
         prefer_close: spec.traffic_distribution.starts_with("PreferClose") || spec.traffic_distribution.starts_with("PreferSame"),
-    }
+    })
 }
 
-/// The ready members of a slice, under the service ports that their port names stand for.
-fn slice_instances(slice: &EndpointSlice, ports: &[MeshPort], sources: &Sources, out: &mut BTreeMap<u16, Vec<Arc<Instance>>>) {
-    for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.conditions.ready != Some(false)) {
-        let named = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
-        let pod = named.and_then(|target| sources.pods.get(&(slice.meta.namespace.clone(), target.name.clone())));
+/// The ready members of a slice, under the service ports that their port names stand for. `pods` are those of the members, known or
+/// not.
+fn slice_instances<'a>(
+    slice: &EndpointSlice,
+    ports: &[MeshPort],
+    pods: &mut impl Iterator<Item = &'a Option<Same<Pod>>>,
+    nodes: &Store<Labelled>,
+    out: &mut BTreeMap<u16, Vec<Arc<Instance>>>,
+) {
+    for (endpoint, pod) in slice.endpoints.iter().zip(pods) {
         // A slice may be heard of before its pod; until then nobody knows whether it takes mutual TLS.
-        if named.is_some() && pod.is_none() {
+        if endpoint.conditions.ready == Some(false) || (endpoint.pod().is_some() && pod.is_none()) {
             continue;
         }
         let template = match pod {
-            Some(pod) => pod_instance(pod, sources),
+            Some(pod) => pod_instance(pod, nodes),
             None => {
                 let mut instance = named_instance(String::new(), 0, &slice.meta.namespace);
                 instance.node = endpoint.node_name.clone().unwrap_or_default();
-                instance.locality = node_locality(&instance.node, sources);
+                instance.locality = node_locality(&instance.node, nodes);
                 instance
             }
         };
@@ -296,7 +421,7 @@ fn named_instance(address: String, port: u16, namespace: &str) -> Instance {
     }
 }
 
-fn pod_instance(pod: &Pod, sources: &Sources) -> Instance {
+fn pod_instance(pod: &Pod, nodes: &Store<Labelled>) -> Instance {
     Instance {
         address: pod.status.pod_ip.clone(),
         port: 0,
@@ -306,27 +431,27 @@ fn pod_instance(pod: &Pod, sources: &Sources) -> Instance {
         workload: pod.workload().to_owned(),
         service_account: pod.service_account().to_owned(),
         sidecar: pod.has_sidecar(),
-        locality: pod_locality(pod, sources),
+        locality: pod_locality(pod, nodes),
         node: pod.spec.node_name.clone(),
     }
 }
 
 /// The locality of a pod: its own label `istio-locality`, else its node's.
-pub fn pod_locality(pod: &Pod, sources: &Sources) -> String {
+pub fn pod_locality(pod: &Pod, nodes: &Store<Labelled>) -> String {
     match pod.meta.labels.get("istio-locality") {
         // Labels cannot have slashes, so Istio writes dots.
         Some(label) if !label.is_empty() => label.replace('.', "/"),
-        _ => node_locality(&pod.spec.node_name, sources),
+        _ => node_locality(&pod.spec.node_name, nodes),
     }
 }
 
-fn node_locality(node: &str, sources: &Sources) -> String {
-    sources.nodes.get(&(String::new(), node.to_owned())).map(|node| node.locality()).unwrap_or_default()
+fn node_locality(node: &str, nodes: &Store<Labelled>) -> String {
+    nodes.get(&(String::new(), node.to_owned())).map(|node| node.locality()).unwrap_or_default()
 }
 
-fn from_entry(object: &Object<ServiceEntry>, sources: &Sources) -> Vec<MeshService> {
+fn from_entry(inputs: &EntryInputs, _: &Memos) -> Arc<[Arc<MeshService>]> {
+    let EntryInputs { mesh, entry: object, workloads } = inputs;
     let entry = &object.spec;
-    let mesh = &sources.mesh;
     let namespace = &object.meta.namespace;
     let ports: Vec<MeshPort> = entry
         .ports
@@ -352,7 +477,7 @@ fn from_entry(object: &Object<ServiceEntry>, sources: &Sources) -> Vec<MeshServi
         EntryResolution::Dns => Resolution::Dns,
         EntryResolution::DnsRoundRobin | EntryResolution::DynamicDns => Resolution::DnsRoundRobin,
     };
-    let workloads = entry_workloads(entry, namespace, sources);
+    let workloads = entry_workloads(entry, namespace, workloads.as_ref());
     entry
         .hosts
         .iter()
@@ -373,7 +498,7 @@ fn from_entry(object: &Object<ServiceEntry>, sources: &Sources) -> Vec<MeshServi
                 }
                 endpoints.insert(port.number, list);
             }
-            MeshService {
+            Arc::new(MeshService {
                 host: host.to_lowercase(),
                 name: host.clone(),
                 namespace: namespace.clone(),
@@ -391,21 +516,25 @@ fn from_entry(object: &Object<ServiceEntry>, sources: &Sources) -> Vec<MeshServi
                 selector: entry.workload_selector.as_ref().map(|selector| selector.labels.clone()).unwrap_or_default(),
                 external_name: None,
                 prefer_close: false,
-            }
+            })
         })
         .collect()
 }
 
 /// The endpoints of a service entry, with the ports that each names.
-fn entry_workloads(entry: &ServiceEntry, namespace: &str, sources: &Sources) -> Vec<(Instance, BTreeMap<String, u32>)> {
+fn entry_workloads(
+    entry: &ServiceEntry,
+    namespace: &str,
+    workloads: Option<&Workloads>,
+) -> Vec<(Instance, BTreeMap<String, u32>)> {
     let mut out: Vec<(Instance, BTreeMap<String, u32>)> = entry
         .endpoints
         .iter()
         .map(|workload| (entry_instance(workload, &workload.labels, namespace, ""), workload.ports.clone()))
         .collect();
-    if let Some(selector) = &entry.workload_selector {
+    if let Some((selector, workloads)) = entry.workload_selector.as_ref().zip(workloads) {
         for ((ns, name), object) in
-            sources.workload_entries.range((namespace.to_owned(), String::new())..).take_while(|((ns, _), _)| ns == namespace)
+            workloads.workload_entries.range((namespace.to_owned(), String::new())..).take_while(|((ns, _), _)| ns == namespace)
         {
             let mut labels = object.meta.labels.clone();
             labels.extend(object.spec.labels.clone());
@@ -413,10 +542,10 @@ fn entry_workloads(entry: &ServiceEntry, namespace: &str, sources: &Sources) -> 
                 out.push((entry_instance(&object.spec, &labels, namespace, name), object.spec.ports.clone()));
             }
         }
-        for pod in sources.pods.values() {
+        for pod in workloads.pods.values() {
             let running = pod.status.phase == "Running" && pod.address().is_some();
             if pod.meta.namespace == namespace && running && selects(&selector.labels, &pod.meta.labels) {
-                out.push((pod_instance(pod, sources), BTreeMap::new()));
+                out.push((pod_instance(pod, &workloads.nodes), BTreeMap::new()));
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::host;
 use crate::proxy::ProxyIdentity;
 use crate::registry::{MeshService, Registry, selects};
 use crate::snapshot::Snapshot;
+use crate::traffic::Traffic;
 use crate::virtual_service::ResolvedVirtualService;
 
 /// What one proxy sees.
@@ -35,16 +36,16 @@ pub(crate) struct Egress<'a> {
 
 impl<'a> Scope<'a> {
     /// The scope of a proxy.
-    pub(crate) fn new(snapshot: &'a Snapshot, proxy: &ProxyIdentity, sidecar: Option<&'a Arc<Object<Sidecar>>>) -> Self {
-        let mesh = &snapshot.sources().mesh;
+    pub(crate) fn new(traffic: &'a Traffic, namespace: &str, sidecar: Option<&'a Object<Sidecar>>) -> Self {
+        let mesh = &traffic.mesh;
         let spec = sidecar.map(|sidecar| &sidecar.spec);
         let policy = spec.and_then(|spec| spec.outbound_traffic_policy.as_ref());
         let outbound_mode = policy.and_then(|policy| policy.mode).unwrap_or(mesh.outbound_traffic_policy.mode);
         let egress = match spec {
             Some(spec) if !spec.egress.is_empty() => {
-                spec.egress.iter().map(|listener| Egress::imported(snapshot, &proxy.namespace, listener)).collect()
+                spec.egress.iter().map(|listener| Egress::imported(traffic, namespace, listener)).collect()
             }
-            _ => vec![Egress::everything(snapshot, &proxy.namespace)],
+            _ => vec![Egress::everything(traffic, namespace)],
         };
         Self { egress, outbound_mode, egress_proxy: policy.and_then(|policy| policy.egress_proxy.as_ref()) }
     }
@@ -79,12 +80,12 @@ pub(crate) fn find_sidecar<'a>(snapshot: &'a Snapshot, proxy: &ProxyIdentity) ->
 }
 
 impl<'a> Egress<'a> {
-    fn everything(snapshot: &'a Snapshot, namespace: &str) -> Self {
-        let services = snapshot.services().iter().filter(|service| service.visibility.visible_in(namespace));
-        Self::new(None, services, namespace, snapshot.virtual_services_for("mesh", namespace))
+    fn everything(traffic: &'a Traffic, namespace: &str) -> Self {
+        let services = traffic.services.list.iter().filter(|service| service.visibility.visible_in(namespace));
+        Self::new(None, services, namespace, traffic.virtual_services.on_gateway("mesh", namespace))
     }
 
-    fn imported(snapshot: &'a Snapshot, namespace: &str, listener: &'a IstioEgressListener) -> Self {
+    fn imported(traffic: &'a Traffic, namespace: &str, listener: &'a IstioEgressListener) -> Self {
         let imports: Vec<(&str, String)> = listener
             .hosts
             .iter()
@@ -97,13 +98,15 @@ impl<'a> Egress<'a> {
         let imports_name = |owner: &str, name: &str, meets: fn(&str, &str) -> bool| {
             imports.iter().any(|(from, pattern)| (*from == "*" || *from == owner) && meets(name, pattern))
         };
-        let virtual_services: Vec<_> = snapshot
-            .virtual_services_for("mesh", namespace)
+        let virtual_services: Vec<_> = traffic
+            .virtual_services
+            .on_gateway("mesh", namespace)
             .into_iter()
             .filter(|vs| vs.hosts.iter().any(|name| imports_name(&vs.namespace, name, host::matches)))
             .collect();
-        let mut services: Vec<&Arc<MeshService>> = snapshot
-            .services()
+        let mut services: Vec<&Arc<MeshService>> = traffic
+            .services
+            .list
             .iter()
             .filter(|service| {
                 service.visibility.visible_in(namespace) && imports_name(&service.namespace, &service.host, host::is_subset)
@@ -114,7 +117,7 @@ impl<'a> Egress<'a> {
         let mut destinations: BTreeMap<&str, &Arc<MeshService>> = BTreeMap::new();
         for destination in virtual_services.iter().flat_map(|vs| vs.destinations()) {
             if !known.contains(destination.host.as_str())
-                && let Some(service) = snapshot.service(&destination.host, namespace)
+                && let Some(service) = traffic.services.service(&destination.host, namespace)
             {
                 destinations.insert(&service.host, service);
             }

@@ -4,55 +4,75 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use meshlab_istio_api::{Gateway, Object, Sidecar};
+use meshlab_istio_api::{DestinationRule, Gateway, Object, Sidecar, VirtualService};
 
+use crate::Problem;
 use crate::destination_rule::DestinationRules;
-use crate::kubernetes::{Labels, Pod};
-use crate::proxy::{ClassKey, ProxyIdentity};
-use crate::registry::{self, MeshService, Registry};
+use crate::kubernetes::Pod;
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
+use crate::proxy::{ClassKey, Client, ClusterClient, ProxyIdentity, RouteClient};
+use crate::registry::{self, MeshService};
 use crate::security::peer::PeerPolicies;
 use crate::security::selection::is_attached;
-use crate::sources::Sources;
-use crate::virtual_service::{self, ResolvedVirtualService};
-use crate::{Problem, host};
+use crate::sources::{Sources, Store};
+use crate::traffic::Traffic;
+use crate::virtual_service::ResolvedVirtualService;
 
 /// What is compiled from.
 #[derive(Debug)]
 pub struct Snapshot {
     sources: Sources,
-    services: Vec<Arc<MeshService>>,
-    services_by_host: HashMap<String, Vec<usize>>,
-    virtual_services: Vec<Arc<ResolvedVirtualService>>,
-    virtual_services_by_gateway: BTreeMap<String, Vec<usize>>,
-    destination_rules: DestinationRules,
+    traffic: Traffic,
     gateways: Vec<Arc<Object<Gateway>>>,
     sidecars: BTreeMap<String, Vec<Arc<Object<Sidecar>>>>,
-    peer_policies: PeerPolicies,
-    pods_by_ip: HashMap<IpAddr, Arc<Pod>>,
-    outbound_labels: BTreeSet<String>,
+    pods_by_ip: Arc<PodsByIp>,
+    label_keys: Arc<LabelKeys>,
     problems: Vec<Problem>,
+    memos: Arc<Memos>,
+}
+
+/// Pods by the address that they have alone.
+pub(crate) type PodsByIp = HashMap<IpAddr, Arc<Pod>>;
+/// What they are found in.
+pub(crate) type PodsInputs = Same<Store<Pod>>;
+
+/// The keys of client labels that what a client sends depends on.
+#[derive(Debug)]
+pub(crate) struct LabelKeys {
+    /// VirtualServices and DestinationRules look at these.
+    routing: BTreeSet<String>,
+    /// Failing over looks at these.
+    failover: BTreeSet<String>,
+}
+
+/// What they are found in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct LabelKeysInputs {
+    mesh: Same<MeshConfig>,
+    virtual_services: Same<Store<Object<VirtualService>>>,
+    destination_rules: Same<Store<Object<DestinationRule>>>,
 }
 
 impl Snapshot {
-    /// Builds the indexes.
+    /// A first state of the cluster.
     pub fn new(sources: Sources) -> Self {
+        Self::with(sources, Arc::default())
+    }
+
+    /// A state of the cluster after this one. Compiles to the same as [`Snapshot::new`], and does again only what depends on what has
+    /// changed.
+    #[must_use]
+    pub fn next(&self, sources: Sources) -> Self {
+        self.memos.forget();
+        Self::with(sources, self.memos.clone())
+    }
+
+    fn with(sources: Sources, memos: Arc<Memos>) -> Self {
+        let traffic = Traffic::of(&sources, &memos);
         let mut problems = Vec::new();
         without_effect(&sources, &mut problems);
-        let services = registry::services(&sources);
-        let mut services_by_host: HashMap<String, Vec<usize>> = HashMap::new();
-        for (index, service) in services.iter().enumerate() {
-            services_by_host.entry(service.host.clone()).or_default().push(index);
-        }
-        let virtual_services = virtual_service::resolve_all(&sources, &mut problems);
-        let mut virtual_services_by_gateway: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (index, virtual_service) in virtual_services.iter().enumerate() {
-            for gateway in &virtual_service.gateways {
-                let list = virtual_services_by_gateway.entry(gateway.clone()).or_default();
-                if list.last() != Some(&index) {
-                    list.push(index);
-                }
-            }
-        }
+        problems.extend(traffic.virtual_services.problems.iter().cloned());
         let mut gateways: Vec<_> = sources.gateways.values().cloned().collect();
         gateways.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
         let mut sidecars: BTreeMap<String, Vec<Arc<Object<Sidecar>>>> = BTreeMap::new();
@@ -62,21 +82,20 @@ impl Snapshot {
         for list in sidecars.values_mut() {
             list.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
         }
-        let running = |pod: &&Arc<Pod>| !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") && !pod.spec.host_network;
-        let pods_by_ip = sources.pods.values().filter(running).filter_map(|pod| Some((pod.address()?, pod.clone()))).collect();
+        let label_keys = LabelKeysInputs {
+            mesh: Same::of(&sources.mesh),
+            virtual_services: Same::of(&sources.virtual_services),
+            destination_rules: Same::of(&sources.destination_rules),
+        };
         Self {
-            outbound_labels: outbound_labels(&sources),
-            destination_rules: DestinationRules::new(&sources),
-            peer_policies: PeerPolicies::new(&sources),
-            services,
-            services_by_host,
-            virtual_services,
-            virtual_services_by_gateway,
+            traffic,
             gateways,
             sidecars,
-            pods_by_ip,
+            pods_by_ip: memos.pods_by_ip.get(Same::of(&sources.pods), &memos, pods_by_ip),
+            label_keys: memos.label_keys.get(label_keys, &memos, LabelKeys::new),
             problems,
             sources,
+            memos,
         }
     }
 
@@ -95,48 +114,45 @@ impl Snapshot {
         ClassKey::of(proxy)
     }
 
-    /// The labels of a client that what it sends depends on.
-    pub(crate) fn outbound_labels(&self, labels: &Labels) -> Labels {
-        labels
-            .iter()
-            .filter(|(key, _)| self.outbound_labels.contains(*key))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+    /// What the way of traffic depends on.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// What is remembered of states of the cluster.
+    pub(crate) fn memos(&self) -> &Memos {
+        &self.memos
+    }
+
+    /// A proxy as a client.
+    pub(crate) fn client(&self, proxy: &ProxyIdentity) -> Client {
+        let labels = |keys: &BTreeSet<String>| {
+            let looked_at = proxy.labels.iter().filter(|(key, _)| keys.contains(*key));
+            looked_at.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        let clusters = ClusterClient {
+            role: proxy.role,
+            namespace: proxy.namespace.clone(),
+            locality: proxy.locality.clone(),
+            labels: labels(&self.label_keys.failover),
+        };
+        let routes = RouteClient { namespace: proxy.namespace.clone(), labels: labels(&self.label_keys.routing) };
+        Client { clusters: Arc::new(clusters), routes: Arc::new(routes) }
     }
 
     /// Every service, oldest first.
     pub fn services(&self) -> &[Arc<MeshService>] {
-        &self.services
+        &self.traffic.services.list
     }
 
     /// Every VirtualService that has hosts, oldest first.
     pub fn virtual_services(&self) -> &[Arc<ResolvedVirtualService>] {
-        &self.virtual_services
-    }
-
-    /// The VirtualServices that name a gateway (`namespace/name`) or `mesh` and that `namespace` sees: first those that only it
-    /// sees, then those exported to it, then the public ones, each oldest first.
-    pub fn virtual_services_for(&self, gateway: &str, namespace: &str) -> Vec<&Arc<ResolvedVirtualService>> {
-        use crate::visibility::Visibility;
-        let mut list: Vec<_> = self
-            .virtual_services_by_gateway
-            .get(gateway)
-            .into_iter()
-            .flatten()
-            .map(|index| &self.virtual_services[*index])
-            .filter(|vs| vs.visibility.visible_in(namespace))
-            .collect();
-        list.sort_by_key(|vs| match &vs.visibility {
-            Visibility::Namespaces(_) if vs.namespace == namespace => 0,
-            Visibility::Namespaces(_) | Visibility::None => 1,
-            Visibility::Public => 2,
-        });
-        list
+        &self.traffic.virtual_services.list
     }
 
     /// The destination rules.
     pub fn destination_rules(&self) -> &DestinationRules {
-        &self.destination_rules
+        &self.traffic.destination_rules
     }
 
     /// Gateways, oldest first.
@@ -151,7 +167,7 @@ impl Snapshot {
 
     /// PeerAuthentications.
     pub fn peer_policies(&self) -> &PeerPolicies {
-        &self.peer_policies
+        &self.traffic.peers
     }
 
     /// The pod that has an address.
@@ -162,50 +178,43 @@ impl Snapshot {
     /// The service that clients in `namespace` mean by a host: one of their own namespace before others, a Service before a
     /// ServiceEntry, an older one before a newer.
     pub fn service(&self, host: &str, namespace: &str) -> Option<&Arc<MeshService>> {
-        self.services_by_host
-            .get(host)?
-            .iter()
-            .map(|index| &self.services[*index])
-            .filter(|service| service.visibility.visible_in(namespace))
-            .min_by_key(|service| (service.namespace != namespace, service.registry == Registry::External))
+        self.traffic.services.service(host, namespace)
     }
 
     /// The service for a host that may only be known by a wildcard ServiceEntry.
     pub fn service_or_wildcard(&self, host: &str, namespace: &str) -> Option<&Arc<MeshService>> {
-        self.service(host, namespace).or_else(|| {
-            self.services
-                .iter()
-                .filter(|service| {
-                    host::is_wildcard(&service.host)
-                        && host::is_subset(host, &service.host)
-                        && service.visibility.visible_in(namespace)
-                })
-                .min_by(|a, b| host::specificity(&a.host, &b.host))
-        })
+        self.traffic.services.service_or_wildcard(host, namespace)
     }
 }
 
-/// The label keys that VirtualServices, DestinationRules and failing over look at in clients.
-fn outbound_labels(sources: &Sources) -> BTreeSet<String> {
-    let virtual_services = sources.virtual_services.values().flat_map(|object| {
-        let spec = &object.spec;
-        let http = spec.http.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
-        let tls = spec.tls.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
-        let tcp = spec.tcp.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
-        http.chain(tls).chain(tcp).flat_map(|labels| labels.keys())
-    });
-    let rules = || sources.destination_rules.values().map(|object| &object.spec);
-    let selectors = rules().filter_map(|spec| spec.workload_selector.as_ref()).flat_map(|selector| selector.match_labels.keys());
-    let policies = rules().flat_map(|spec| {
-        spec.traffic_policy.iter().chain(spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref()))
-    });
-    let balancers = policies.flat_map(|policy| {
-        policy.load_balancer.iter().chain(policy.port_level_settings.iter().filter_map(|own| own.load_balancer.as_ref()))
-    });
-    let settings =
-        balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref()).chain(&sources.mesh.locality_lb_setting);
-    let failover = settings.flat_map(|setting| &setting.failover_priority).filter(|entry| !entry.contains('='));
-    virtual_services.chain(selectors).chain(failover).cloned().collect()
+fn pods_by_ip(pods: &PodsInputs, _: &Memos) -> Arc<PodsByIp> {
+    let running = |pod: &&Arc<Pod>| !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") && !pod.spec.host_network;
+    Arc::new(pods.values().filter(running).filter_map(|pod| Some((pod.address()?, pod.clone()))).collect())
+}
+
+impl LabelKeys {
+    fn new(inputs: &LabelKeysInputs, _: &Memos) -> Arc<Self> {
+        let virtual_services = inputs.virtual_services.values().flat_map(|object| {
+            let spec = &object.spec;
+            let http = spec.http.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
+            let tls = spec.tls.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
+            let tcp = spec.tcp.iter().flat_map(|rule| &rule.r#match).map(|entry| &entry.source_labels);
+            http.chain(tls).chain(tcp).flat_map(|labels| labels.keys())
+        });
+        let rules = || inputs.destination_rules.values().map(|object| &object.spec);
+        let selectors =
+            rules().filter_map(|spec| spec.workload_selector.as_ref()).flat_map(|selector| selector.match_labels.keys());
+        let policies = rules().flat_map(|spec| {
+            spec.traffic_policy.iter().chain(spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref()))
+        });
+        let balancers = policies.flat_map(|policy| {
+            policy.load_balancer.iter().chain(policy.port_level_settings.iter().filter_map(|own| own.load_balancer.as_ref()))
+        });
+        let settings =
+            balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref()).chain(&inputs.mesh.locality_lb_setting);
+        let failover = settings.flat_map(|setting| &setting.failover_priority).filter(|entry| !entry.contains('='));
+        Arc::new(Self { routing: virtual_services.chain(selectors).cloned().collect(), failover: failover.cloned().collect() })
+    }
 }
 
 /// Resources that are kept and have no effect here.

@@ -19,7 +19,7 @@ pub type Key = (String, String);
 /// Objects of one kind.
 pub type Store<T> = BTreeMap<Key, Arc<T>>;
 
-/// Everything that is compiled. Cloning is cheap; objects are shared.
+/// Everything that is compiled. Cloning is cheap: stores are shared until one is changed, objects for ever.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The mesh's configuration.
@@ -27,45 +27,45 @@ pub struct Sources {
     /// Key sets fetched for `jwksUri`, by address. An address that is not here could not be fetched.
     pub jwks: BTreeMap<String, Arc<str>>,
     /// Services.
-    pub services: Store<Service>,
+    pub services: Arc<Store<Service>>,
     /// EndpointSlices.
-    pub endpoint_slices: Store<EndpointSlice>,
+    pub endpoint_slices: Arc<Store<EndpointSlice>>,
     /// Pods.
-    pub pods: Store<Pod>,
+    pub pods: Arc<Store<Pod>>,
     /// Namespaces; the key's first part is empty.
-    pub namespaces: Store<Labelled>,
+    pub namespaces: Arc<Store<Labelled>>,
     /// Nodes; the key's first part is empty.
-    pub nodes: Store<Labelled>,
+    pub nodes: Arc<Store<Labelled>>,
     /// Secrets that gateways may need.
-    pub secrets: Store<Secret>,
+    pub secrets: Arc<Store<Secret>>,
     /// Gateways.
-    pub gateways: Store<Object<Gateway>>,
+    pub gateways: Arc<Store<Object<Gateway>>>,
     /// VirtualServices.
-    pub virtual_services: Store<Object<VirtualService>>,
+    pub virtual_services: Arc<Store<Object<VirtualService>>>,
     /// DestinationRules.
-    pub destination_rules: Store<Object<DestinationRule>>,
+    pub destination_rules: Arc<Store<Object<DestinationRule>>>,
     /// ServiceEntries.
-    pub service_entries: Store<Object<ServiceEntry>>,
+    pub service_entries: Arc<Store<Object<ServiceEntry>>>,
     /// Sidecars.
-    pub sidecars: Store<Object<Sidecar>>,
+    pub sidecars: Arc<Store<Object<Sidecar>>>,
     /// WorkloadEntries.
-    pub workload_entries: Store<Object<WorkloadEntry>>,
+    pub workload_entries: Arc<Store<Object<WorkloadEntry>>>,
     /// WorkloadGroups.
-    pub workload_groups: Store<Object<WorkloadGroup>>,
+    pub workload_groups: Arc<Store<Object<WorkloadGroup>>>,
     /// PeerAuthentications.
-    pub peer_authentications: Store<Object<PeerAuthentication>>,
+    pub peer_authentications: Arc<Store<Object<PeerAuthentication>>>,
     /// RequestAuthentications.
-    pub request_authentications: Store<Object<RequestAuthentication>>,
+    pub request_authentications: Arc<Store<Object<RequestAuthentication>>>,
     /// AuthorizationPolicies.
-    pub authorization_policies: Store<Object<AuthorizationPolicy>>,
+    pub authorization_policies: Arc<Store<Object<AuthorizationPolicy>>>,
     /// Telemetries.
-    pub telemetries: Store<Object<Telemetry>>,
+    pub telemetries: Arc<Store<Object<Telemetry>>>,
     /// ProxyConfigs.
-    pub proxy_configs: Store<Object<ProxyConfig>>,
+    pub proxy_configs: Arc<Store<Object<ProxyConfig>>>,
     /// EnvoyFilters, which have no effect.
-    pub envoy_filters: Store<Object<EnvoyFilter>>,
+    pub envoy_filters: Arc<Store<Object<EnvoyFilter>>>,
     /// WasmPlugins, which have no effect.
-    pub wasm_plugins: Store<Object<WasmPlugin>>,
+    pub wasm_plugins: Arc<Store<Object<WasmPlugin>>>,
 }
 
 /// Calls `$action` with the store that keeps an object of the given `apiVersion` and kind.
@@ -125,15 +125,15 @@ impl Sources {
         let key = (namespace.to_owned(), name.to_owned());
         macro_rules! remove {
             ($store:expr) => {
-                drop($store.remove(&key))
+                drop(Arc::make_mut(&mut $store).remove(&key))
             };
         }
         with_store!(self, api_version, kind, kubernetes: remove, istio: remove, otherwise: {});
     }
 }
 
-fn put<T>(store: &mut Store<T>, key: Key, value: T) {
-    store.insert(key, Arc::new(value));
+fn put<T>(store: &mut Arc<Store<T>>, key: Key, value: T) {
+    Arc::make_mut(store).insert(key, Arc::new(value));
 }
 
 fn key_of(object: &Value) -> Key {

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use meshlab_istio_api::{Destination, HttpMatchRequest, HttpRoute, Object, StringMatch, TcpRoute, TlsRoute, VirtualService};
+use meshlab_istio_api::{
+    Delegate, Destination, HttpMatchRequest, HttpRoute, Object, StringMatch, TcpRoute, TlsRoute, VirtualService,
+};
 use meshlab_proxy_config::Origin;
 
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
 use crate::registry::origin;
-use crate::sources::{Key, Sources};
+use crate::sources::{Key, Sources, Store};
 use crate::visibility::Visibility;
 use crate::{Problem, host, usable};
 
@@ -49,41 +53,108 @@ impl ResolvedVirtualService {
         self.gateways.iter().any(|gateway| gateway == "mesh")
     }
 
-    /// Every destination it can route to.
-    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
-        let http = self.http.iter().flat_map(|route| {
+    /// Every destination of its HTTP rules, mirrors among them.
+    pub(crate) fn http_destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.http.iter().flat_map(|route| {
             let rule = &route.rule;
             rule.route.iter().map(|r| &r.destination).chain(&rule.mirror).chain(rule.mirrors.iter().map(|m| &m.destination))
-        });
+        })
+    }
+
+    /// Every destination it can route to.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         let tls = self.tls.iter().flat_map(|rule| rule.route.iter().map(|r| &r.destination));
         let tcp = self.tcp.iter().flat_map(|rule| rule.route.iter().map(|r| &r.destination));
-        http.chain(tls).chain(tcp)
+        self.http_destinations().chain(tls).chain(tcp)
     }
 }
 
-/// All VirtualServices that have hosts, oldest first, delegates merged into their roots.
-pub(crate) fn resolve_all(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<Arc<ResolvedVirtualService>> {
-    let mut objects: Vec<&Arc<Object<VirtualService>>> = sources.virtual_services.values().collect();
-    objects.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
-    let delegates: BTreeMap<Key, &Object<VirtualService>> = objects
-        .iter()
-        .filter(|object| object.spec.hosts.is_empty())
-        .map(|object| ((object.meta.namespace.clone(), object.meta.name.clone()), object.as_ref()))
-        .collect();
-    objects
-        .iter()
-        .filter(|object| !object.spec.hosts.is_empty())
-        .map(|object| Arc::new(resolve(object, &delegates, sources, problems)))
-        .collect()
+/// All VirtualServices that have hosts.
+#[derive(Debug, Default)]
+pub(crate) struct VirtualServices {
+    /// Oldest first, delegates merged into their roots.
+    pub(crate) list: Vec<Arc<ResolvedVirtualService>>,
+    by_gateway: BTreeMap<String, Vec<usize>>,
+    /// What is wrong with them.
+    pub(crate) problems: Vec<Problem>,
 }
 
-fn resolve(
-    object: &Object<VirtualService>,
-    delegates: &BTreeMap<Key, &Object<VirtualService>>,
-    sources: &Sources,
-    problems: &mut Vec<Problem>,
-) -> ResolvedVirtualService {
-    let mesh = &sources.mesh;
+/// What the VirtualServices are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct VirtualServicesInputs {
+    mesh: Same<MeshConfig>,
+    virtual_services: Same<Store<Object<VirtualService>>>,
+}
+
+/// What one VirtualService is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct VirtualServiceInputs {
+    mesh: Same<MeshConfig>,
+    object: Same<Object<VirtualService>>,
+    /// The delegates of the http rules that have one, in their order; `None` where there is none of that name.
+    delegates: Vec<Option<Same<Object<VirtualService>>>>,
+}
+
+/// A VirtualService, and what is wrong with it.
+pub(crate) type Resolved = (Arc<ResolvedVirtualService>, Arc<[Problem]>);
+
+impl VirtualServicesInputs {
+    pub(crate) fn of(sources: &Sources) -> Self {
+        Self { mesh: Same::of(&sources.mesh), virtual_services: Same::of(&sources.virtual_services) }
+    }
+
+    fn one(&self, object: &Arc<Object<VirtualService>>) -> VirtualServiceInputs {
+        let named = object.spec.http.iter().filter_map(|rule| rule.delegate.as_ref());
+        let delegates = named.map(|delegate| {
+            let key = delegate_key(delegate, &object.meta.namespace);
+            self.virtual_services.get(&key).filter(|found| found.spec.hosts.is_empty()).map(Same::of)
+        });
+        VirtualServiceInputs { mesh: self.mesh.clone(), object: Same::of(object), delegates: delegates.collect() }
+    }
+}
+
+fn delegate_key(delegate: &Delegate, namespace: &str) -> Key {
+    let namespace = if delegate.namespace.is_empty() { namespace } else { &delegate.namespace };
+    (namespace.to_owned(), delegate.name.clone())
+}
+
+impl VirtualServices {
+    pub(crate) fn new(inputs: &VirtualServicesInputs, memos: &Memos) -> Same<Self> {
+        let mut objects: Vec<_> = inputs.virtual_services.values().filter(|object| !object.spec.hosts.is_empty()).collect();
+        objects.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
+        let mut out = Self::default();
+        for (index, object) in objects.into_iter().enumerate() {
+            let (resolved, problems) = memos.resolved.get(inputs.one(object), memos, resolve);
+            for gateway in &resolved.gateways {
+                let list = out.by_gateway.entry(gateway.clone()).or_default();
+                if list.last() != Some(&index) {
+                    list.push(index);
+                }
+            }
+            out.list.push(resolved);
+            out.problems.extend(problems.iter().cloned());
+        }
+        Same::new(out)
+    }
+
+    /// The VirtualServices that name a gateway (`namespace/name`) or `mesh` and that `namespace` sees: first those that only it
+    /// sees, then those exported to it, then the public ones, each oldest first.
+    pub(crate) fn on_gateway(&self, gateway: &str, namespace: &str) -> Vec<&Arc<ResolvedVirtualService>> {
+        let named = self.by_gateway.get(gateway).into_iter().flatten().map(|index| &self.list[*index]);
+        let mut list: Vec<_> = named.filter(|vs| vs.visibility.visible_in(namespace)).collect();
+        list.sort_by_key(|vs| match &vs.visibility {
+            Visibility::Namespaces(_) if vs.namespace == namespace => 0,
+            Visibility::Namespaces(_) | Visibility::None => 1,
+            Visibility::Public => 2,
+        });
+        list
+    }
+}
+
+fn resolve(inputs: &VirtualServiceInputs, _: &Memos) -> Resolved {
+    let VirtualServiceInputs { mesh, object, delegates } = inputs;
+    let mut delegates = delegates.iter();
+    let mut problems = Vec::new();
     let namespace = &object.meta.namespace;
     let spec = &object.spec;
     let mut http = Vec::new();
@@ -92,15 +163,14 @@ fn resolve(
         match &rule.delegate {
             None => http.push(ResolvedRoute { rule: resolve_rule(rule, namespace, &mesh.domain_suffix), origin: place }),
             Some(delegate) => {
-                let delegate_namespace = if delegate.namespace.is_empty() { namespace } else { &delegate.namespace };
-                let key = (delegate_namespace.clone(), delegate.name.clone());
+                let key = delegate_key(delegate, namespace);
                 let visible = |d: &Object<VirtualService>| {
                     Visibility::parse(&d.spec.export_to, &mesh.default_virtual_service_export_to, &d.meta.namespace)
                         .visible_in(namespace)
                 };
-                match delegates.get(&key) {
+                match delegates.next().and_then(Option::as_ref) {
                     Some(found) if visible(found) => {
-                        http.extend(merge_delegate(rule, found, namespace, &mesh.domain_suffix, &place, problems))
+                        http.extend(merge_delegate(rule, found, namespace, &mesh.domain_suffix, &place, &mut problems));
                     }
                     Some(_) => problems.push(Problem::new(
                         place,
@@ -139,7 +209,7 @@ fn resolve(
     if gateways.is_empty() {
         gateways.push("mesh".into());
     }
-    ResolvedVirtualService {
+    let resolved = ResolvedVirtualService {
         namespace: namespace.clone(),
         name: object.meta.name.clone(),
         hosts: spec.hosts.iter().map(|name| host::resolve(name, namespace, &mesh.domain_suffix).to_lowercase()).collect(),
@@ -149,7 +219,8 @@ fn resolve(
         tcp,
         visibility: Visibility::parse(&spec.export_to, &mesh.default_virtual_service_export_to, namespace),
         created: object.meta.creation_timestamp.clone(),
-    }
+    };
+    (Arc::new(resolved), problems.into())
 }
 
 fn resolve_gateways(gateways: &mut [String], namespace: &str) {

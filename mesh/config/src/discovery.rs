@@ -174,10 +174,11 @@ impl<T: DeserializeOwned> MessageReader<T> {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.take(&rest[..end])?;
-            if !self.buffer.iter().all(u8::is_ascii_whitespace) {
-                messages.push(serde_json::from_slice(&self.buffer).map_err(MessageError::Malformed)?);
+            // The first message is the longest by far; its memory is not kept for the others.
+            let line = std::mem::take(&mut self.buffer);
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                messages.push(serde_json::from_slice(&line).map_err(MessageError::Malformed)?);
             }
-            self.buffer.clear();
             rest = &rest[end + 1..];
         }
         self.take(rest)?;

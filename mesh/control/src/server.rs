@@ -343,10 +343,16 @@ struct Pusher {
 /// Compiles and hands out every state of the cluster that lasts for a moment.
 async fn push(mut pusher: Pusher) {
     let mut changes = pusher.inventory.changes();
+    let mut last: Option<Arc<Snapshot>> = None;
     loop {
         if pusher.inventory.is_synced() {
             let started = std::time::Instant::now();
-            let snapshot = Arc::new(Snapshot::new(pusher.inventory.sources()));
+            let sources = pusher.inventory.sources();
+            let snapshot = Arc::new(match &last {
+                Some(last) => last.next(sources),
+                None => Snapshot::new(sources),
+            });
+            last = Some(snapshot.clone());
             let Published { changed, notes } = pusher.hub.publish(snapshot).await;
             if changed > 0 {
                 pusher.log.info(

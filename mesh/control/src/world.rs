@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use meshlab_compile::{ClassKey, Compiler, Problem, ProxyIdentity, Role, Snapshot};
+use meshlab_compile::{ClassKey, Problem, ProxyIdentity, Role, Snapshot, compile};
 use meshlab_proxy_config::ProxyConfig;
 use meshlab_proxy_config::discovery::{Node, NodeKind};
 
@@ -70,10 +70,9 @@ impl World for Snapshot {
     }
 
     fn compile(&self, classes: &[Class]) -> (Vec<Arc<ProxyConfig>>, BTreeSet<Problem>) {
-        let mut compiler = Compiler::new(self);
         let mut problems: BTreeSet<_> = self.problems().iter().cloned().collect();
         let configs = classes.iter().map(|class| {
-            let compiled = compiler.compile(&class.example);
+            let compiled = compile(self, &class.example);
             problems.extend(compiled.problems.iter().cloned());
             compiled.config
         });

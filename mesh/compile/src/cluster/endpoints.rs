@@ -9,9 +9,9 @@ use meshlab_proxy_config::{Endpoint, EndpointMetadata, Endpoints};
 
 use super::Build;
 use crate::kubernetes::Labels;
+use crate::mesh_config::MeshConfig;
 use crate::registry::Instance;
-use crate::security::peer::Mode;
-use crate::snapshot::Snapshot;
+use crate::security::peer::{Mode, PeerPolicies};
 
 /// Labels that telemetry wants of an endpoint.
 const TELEMETRY_LABELS: [&str; 6] = [
@@ -30,19 +30,18 @@ pub(super) fn identity(instance: &Instance, trust_domain: &str) -> Option<String
 }
 
 /// Whether an endpoint takes mutual TLS: it has a sidecar, and no policy forbids it on its port.
-pub(super) fn takes_mtls(instance: &Instance, snapshot: &Snapshot) -> bool {
-    instance.sidecar
-        && snapshot.peer_policies().of_workload(&instance.namespace, &instance.labels).of_port(instance.port) != Mode::Disable
+pub(super) fn takes_mtls(instance: &Instance, peers: &PeerPolicies) -> bool {
+    instance.sidecar && peers.of_workload(&instance.namespace, &instance.labels).of_port(instance.port) != Mode::Disable
 }
 
-pub(super) fn metadata(instance: &Instance, snapshot: &Snapshot) -> EndpointMetadata {
+pub(super) fn metadata(instance: &Instance, mesh: &MeshConfig, peers: &PeerPolicies) -> EndpointMetadata {
     let labels = TELEMETRY_LABELS.iter().filter_map(|key| instance.labels.get_key_value(*key));
     EndpointMetadata {
-        mtls: takes_mtls(instance, snapshot),
+        mtls: takes_mtls(instance, peers),
         locality: instance.locality.clone(),
         workload: instance.workload.clone(),
         namespace: instance.namespace.clone(),
-        identity: identity(instance, &snapshot.sources().mesh.trust_domain),
+        identity: identity(instance, &mesh.trust_domain),
         labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
     }
 }
@@ -58,13 +57,13 @@ impl Build<'_> {
                     address: SocketAddr::new(address, instance.port),
                     weight: instance.weight,
                     priority: 0,
-                    metadata: metadata(instance, self.snapshot),
+                    metadata: metadata(instance, self.mesh, self.peers),
                 };
                 Some((endpoint, instance.as_ref()))
             })
             .collect();
         let own = policy.load_balancer.as_ref().and_then(|lb| lb.locality_lb_setting.as_ref());
-        let setting = own.or(self.snapshot.sources().mesh.locality_lb_setting.as_ref());
+        let setting = own.or(self.mesh.locality_lb_setting.as_ref());
         let close = LocalityLbSetting::default();
         let setting = if self.service.prefer_close && own.is_none() { Some(&close) } else { setting };
         let enabled = setting.is_some_and(|setting| setting.enabled.unwrap_or(true));
@@ -75,7 +74,7 @@ impl Build<'_> {
                     self.failover(setting, &mut endpoints);
                 }
             } else {
-                distribute(setting, &self.proxy.locality, &mut endpoints);
+                distribute(setting, &self.client.locality, &mut endpoints);
             }
         }
         let mut endpoints: Vec<Endpoint> = endpoints.into_iter().map(|(endpoint, _)| endpoint).collect();
@@ -85,16 +84,16 @@ impl Build<'_> {
 
     fn failover(&self, setting: &LocalityLbSetting, endpoints: &mut [(Endpoint, &Instance)]) {
         if !setting.failover_priority.is_empty() {
-            let own = with_topology(&self.proxy.labels, &self.proxy.locality, "");
+            let own = with_topology(&self.client.labels, &self.client.locality, "");
             for (endpoint, instance) in endpoints.iter_mut() {
                 let theirs = with_topology(&instance.labels, &instance.locality, &instance.node);
                 endpoint.priority = label_priority(&setting.failover_priority, &own, &theirs);
             }
-        } else if self.proxy.locality.is_empty() {
+        } else if self.client.locality.is_empty() {
             return;
         } else {
             for (endpoint, instance) in endpoints.iter_mut() {
-                endpoint.priority = locality_priority(&self.proxy.locality, &instance.locality, setting);
+                endpoint.priority = locality_priority(&self.client.locality, &instance.locality, setting);
             }
         }
         // Priorities are numbered without gaps.

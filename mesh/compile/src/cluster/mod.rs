@@ -13,10 +13,13 @@ use meshlab_proxy_config::{
 };
 
 use crate::destination_rule::{merge_policy, policy_for_port};
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
 use crate::protocol::Protocol;
-use crate::proxy::{ProxyIdentity, Role};
+use crate::proxy::{ClusterClient, Role};
 use crate::registry::{Instance, MeshPort, MeshService, Resolution, selects};
-use crate::snapshot::Snapshot;
+use crate::security::peer::PeerPolicies;
+use crate::traffic::Target;
 
 /// Traffic to unknown destinations goes where it was meant to go.
 pub const PASSTHROUGH: &str = "PassthroughCluster";
@@ -43,35 +46,57 @@ pub(crate) fn inbound_cluster_name(port: u16) -> String {
 /// A cluster and, if it is told its endpoints, those.
 pub(crate) type Compiled = (Arc<Cluster>, Option<Arc<Endpoints>>);
 
+/// What the clusters of one service are built from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ClusterInputs {
+    pub(crate) mesh: Same<MeshConfig>,
+    pub(crate) peers: Same<PeerPolicies>,
+    pub(crate) target: Target,
+    pub(crate) client: Arc<ClusterClient>,
+}
+
 /// The clusters of one service.
-pub(crate) fn service_clusters(snapshot: &Snapshot, proxy: &ProxyIdentity, service: &MeshService, out: &mut Vec<Compiled>) {
-    let mesh = &snapshot.sources().mesh;
-    let rule = snapshot.destination_rules().lookup(service, &proxy.namespace, &proxy.labels, &mesh.root_namespace);
+pub(crate) fn service_clusters(inputs: &ClusterInputs, memos: &Memos) -> Arc<[Compiled]> {
+    let Target { service, rule } = &inputs.target;
+    let mut built = Vec::new();
     for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-        let policy = policy_for_port(rule.and_then(|rule| rule.traffic_policy.as_ref()), port.number);
+        let policy = policy_for_port(rule.as_ref().and_then(|rule| rule.traffic_policy.as_ref()), port.number);
         let mut origins = vec![service.origin.clone()];
         origins.extend(rule.iter().flat_map(|rule| rule.origins.iter().cloned()));
-        let build = Build { snapshot, proxy, service, port };
-        out.extend(build.cluster("", None, &policy, &origins));
+        let build = Build { mesh: &inputs.mesh, peers: &inputs.peers, client: &inputs.client, service, port };
+        built.extend(build.cluster("", None, &policy, &origins));
         for (subset, origin) in rule.iter().flat_map(|rule| &rule.subsets) {
             let policy = merge_policy(policy.clone(), subset.traffic_policy.as_ref(), port.number);
             let mut origins = origins.clone();
             origins.push(origin.clone());
-            out.extend(build.cluster(&subset.name, Some(subset), &policy, &origins));
+            built.extend(build.cluster(&subset.name, Some(subset), &policy, &origins));
         }
     }
+    let shared = built.into_iter().map(|(cluster, endpoints): (Cluster, Option<Endpoints>)| {
+        let endpoints = endpoints.map(|endpoints| memos.equal_endpoints.share(&cluster.name, endpoints));
+        let name = cluster.name.clone();
+        (memos.equal_clusters.share(&name, cluster), endpoints)
+    });
+    shared.collect()
 }
 
-/// What a service's clusters are built from.
+/// What a port's clusters are built from.
 pub(crate) struct Build<'a> {
-    snapshot: &'a Snapshot,
-    proxy: &'a ProxyIdentity,
+    mesh: &'a MeshConfig,
+    peers: &'a PeerPolicies,
+    client: &'a ClusterClient,
     service: &'a MeshService,
     port: &'a MeshPort,
 }
 
 impl Build<'_> {
-    fn cluster(&self, name: &str, subset: Option<&Subset>, policy: &TrafficPolicy, origins: &[Origin]) -> Option<Compiled> {
+    fn cluster(
+        &self,
+        name: &str,
+        subset: Option<&Subset>,
+        policy: &TrafficPolicy,
+        origins: &[Origin],
+    ) -> Option<(Cluster, Option<Endpoints>)> {
         let instances: Vec<&Arc<Instance>> = self
             .service
             .endpoints
@@ -83,14 +108,14 @@ impl Build<'_> {
         let load_balancer = traffic_policy::load_balancer(policy.load_balancer.as_ref());
         let discovery = self.discovery(load_balancer, &instances)?;
         let original = discovery == Discovery::OriginalDestination;
-        let mesh = &self.snapshot.sources().mesh;
+        let mesh = self.mesh;
         let pool = policy.connection_pool.as_ref();
         let tcp = pool.and_then(|pool| pool.tcp.as_ref());
         let http = pool.and_then(|pool| pool.http.as_ref());
         let connect_timeout = tcp.and_then(|tcp| tcp.connect_timeout).or(mesh.connect_timeout);
         let keepalive = tcp.and_then(|tcp| tcp.tcp_keepalive.as_ref()).or(mesh.tcp_keepalive.as_ref());
         let protocol = self.protocol(policy);
-        let endpoints = (discovery == Discovery::Eds).then(|| Arc::new(self.endpoints(&instances, policy)));
+        let endpoints = (discovery == Discovery::Eds).then(|| self.endpoints(&instances, policy));
         let cluster = Cluster {
             name: cluster_name(self.port.number, name, &self.service.host),
             discovery,
@@ -111,7 +136,7 @@ impl Build<'_> {
             },
             origins: origins.to_vec(),
         };
-        Some((Arc::new(cluster), endpoints))
+        Some((cluster, endpoints))
     }
 
     fn discovery(&self, load_balancer: LoadBalancer, instances: &[&Arc<Instance>]) -> Option<Discovery> {
@@ -120,15 +145,15 @@ impl Build<'_> {
                 host: instance.address.clone(),
                 port: instance.port,
                 weight: instance.weight,
-                metadata: endpoints::metadata(instance, self.snapshot),
+                metadata: endpoints::metadata(instance, self.mesh, self.peers),
             };
             instances.iter().map(name).collect()
         };
         Some(match self.service.resolution {
             // A gateway has no original destination.
-            Resolution::Passthrough if self.proxy.role == Role::Sidecar => Discovery::OriginalDestination,
+            Resolution::Passthrough if self.client.role == Role::Sidecar => Discovery::OriginalDestination,
             Resolution::Passthrough => Discovery::Eds,
-            Resolution::Eds if load_balancer == LoadBalancer::Passthrough && self.proxy.role == Role::Sidecar => {
+            Resolution::Eds if load_balancer == LoadBalancer::Passthrough && self.client.role == Role::Sidecar => {
                 Discovery::OriginalDestination
             }
             Resolution::Eds => Discovery::Eds,
@@ -144,7 +169,7 @@ impl Build<'_> {
         let upgrade = match http.map(|http| http.h2_upgrade_policy) {
             Some(H2UpgradePolicy::Upgrade) => true,
             Some(H2UpgradePolicy::DoNotUpgrade) => false,
-            Some(H2UpgradePolicy::Default) | None => self.snapshot.sources().mesh.h2_upgrade_policy == "UPGRADE",
+            Some(H2UpgradePolicy::Default) | None => self.mesh.h2_upgrade_policy == "UPGRADE",
         };
         let protocol = self.port.protocol;
         if protocol == Protocol::Sniffed || (protocol.is_http() && http.is_some_and(|http| http.use_client_protocol)) {

@@ -46,10 +46,10 @@ fn automatic(
     instances: &[&Arc<Instance>],
 ) -> UpstreamTls {
     let service = build.service;
-    if service.external || !build.snapshot.sources().mesh.enable_auto_mtls {
+    if service.external || !build.mesh.enable_auto_mtls {
         return UpstreamTls::Disable;
     }
-    if build.snapshot.peer_policies().of_namespace(&service.namespace).mode == Mode::Disable {
+    if build.peers.of_namespace(&service.namespace).mode == Mode::Disable {
         return UpstreamTls::Disable;
     }
     let mesh = || mesh_tls(build, subset, protocol, instances);
@@ -57,7 +57,7 @@ fn automatic(
         return UpstreamTls::Auto(mesh());
     }
     // An original destination has no endpoint to look at, so all of the service's must take mutual TLS.
-    let all = !instances.is_empty() && instances.iter().all(|instance| endpoints::takes_mtls(instance, build.snapshot));
+    let all = !instances.is_empty() && instances.iter().all(|instance| endpoints::takes_mtls(instance, build.peers));
     match (original_destination, all) {
         (false, _) => UpstreamTls::Auto(mesh()),
         (true, true) => UpstreamTls::Mesh(mesh()),
@@ -72,8 +72,7 @@ fn mesh_tls(build: &Build<'_>, subset: &str, protocol: UpstreamProtocol, instanc
         UpstreamProtocol::SameAsDownstream => &["istio-h2", "istio-http/1.1", "istio-peer-exchange", "istio"],
         UpstreamProtocol::Tcp => &["istio-peer-exchange", "istio"],
     };
-    let mesh = &build.snapshot.sources().mesh;
-    let identities = instances.iter().filter_map(|instance| endpoints::identity(instance, &mesh.trust_domain));
+    let identities = instances.iter().filter_map(|instance| endpoints::identity(instance, &build.mesh.trust_domain));
     let names: BTreeSet<String> = identities.chain(build.service.subject_alt_names.iter().cloned()).collect();
     MeshTls {
         sni: format!("outbound_.{}_.{subset}_.{}", build.port.number, build.service.host),
@@ -84,7 +83,8 @@ fn mesh_tls(build: &Build<'_>, subset: &str, protocol: UpstreamProtocol, instanc
 
 fn custom(build: &Build<'_>, settings: &ClientTlsSettings) -> UpstreamTls {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let secret = text(&settings.credential_name).map(|name| CertificateSource::Secret(secret_key(&build.proxy.namespace, &name)));
+    let secret =
+        text(&settings.credential_name).map(|name| CertificateSource::Secret(secret_key(&build.client.namespace, &name)));
     let client_certificate = (settings.mode == TlsMode::Mutual).then(|| {
         secret.clone().unwrap_or_else(|| CertificateSource::Files {
             certificate: settings.client_certificate.clone(),

@@ -15,9 +15,9 @@ use super::tcp::{TcpContext, subnets};
 use super::{http_connection, strings};
 use crate::cluster::secret_key;
 use crate::protocol::Protocol;
-use crate::proxy::ProxyIdentity;
+use crate::proxy::{ProxyIdentity, RouteClient};
 use crate::registry::{origin, selects};
-use crate::route::{RouteContext, http_routes, is_catch_all};
+use crate::route::{RouteContext, is_catch_all};
 use crate::security::authorization;
 use crate::snapshot::Snapshot;
 use crate::virtual_service::ResolvedVirtualService;
@@ -45,7 +45,8 @@ struct BoundServer<'a> {
 /// Builds a gateway's configuration.
 pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, problems: &mut Vec<Problem>) -> GatewayConfig {
     let (http_access, tcp_access) = authorization::access(snapshot, proxy, problems);
-    let mut builder = Builder { snapshot, proxy, http_access, tcp_access, secrets: BTreeMap::new(), problems };
+    let client = snapshot.client(proxy).routes;
+    let mut builder = Builder { snapshot, proxy, client, http_access, tcp_access, secrets: BTreeMap::new(), problems };
     let mut listeners = Vec::new();
     let mut routes = Vec::new();
     let servers = bound_servers(snapshot, proxy);
@@ -154,6 +155,7 @@ fn passes_through(server: &Server) -> bool {
 struct Builder<'a, 'p> {
     snapshot: &'a Snapshot,
     proxy: &'p ProxyIdentity,
+    client: Arc<RouteClient>,
     http_access: HttpAccess,
     tcp_access: TcpAccess,
     secrets: BTreeMap<String, Arc<Secret>>,
@@ -229,8 +231,10 @@ impl<'a> Builder<'a, '_> {
 
     /// VirtualServices of a gateway whose hosts meet the server's, with the names in common.
     fn bound_virtual_services(&self, bound: &BoundServer<'_>) -> Vec<(&'a Arc<ResolvedVirtualService>, Vec<String>)> {
-        self.snapshot
-            .virtual_services_for(&bound.gateway_name, &self.proxy.namespace)
+        let traffic = self.snapshot.traffic();
+        traffic
+            .virtual_services
+            .on_gateway(&bound.gateway_name, &self.proxy.namespace)
             .into_iter()
             .filter_map(|vs| {
                 let hosts = hosts_for_namespace(&bound.hosts, &vs.namespace);
@@ -319,9 +323,8 @@ impl<'a> Builder<'a, '_> {
 
     fn tcp_context<'b>(&'b self, bound: &'b BoundServer<'_>, lookup: &'b crate::route::Lookup<'a>) -> TcpContext<'a, 'b> {
         TcpContext {
-            snapshot: self.snapshot,
-            namespace: &self.proxy.namespace,
-            labels: &self.proxy.labels,
+            traffic: self.snapshot.traffic(),
+            client: &self.client,
             gateway: &bound.gateway_name,
             port: u16::try_from(bound.server.port.number).unwrap_or(0),
             lookup,
@@ -342,15 +345,15 @@ impl<'a> Builder<'a, '_> {
                     mine.or_else(|| self.snapshot.service(name, &self.proxy.namespace))
                 };
                 let context = RouteContext {
-                    snapshot: self.snapshot,
-                    namespace: &self.proxy.namespace,
-                    labels: &self.proxy.labels,
+                    traffic: self.snapshot.traffic(),
+                    client: &self.client,
                     gateway: &bound.gateway_name,
                     port,
                     tls: bound.server.tls.is_some(),
                     lookup: &lookup,
+                    memos: self.snapshot.memos(),
                 };
-                let routes = http_routes(vs, &context);
+                let routes = context.routes(vs);
                 if routes.is_empty() {
                     continue;
                 }

@@ -1,7 +1,8 @@
 //! A sidecar's outbound listeners: one for all addresses of a port with HTTP, one for each address with anything else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use meshlab_istio_api::{CaptureMode, OutboundMode};
@@ -13,26 +14,34 @@ use meshlab_proxy_config::{
 use super::tcp::{TcpContext, service_chains};
 use super::{PLAINTEXT_HTTP, http_connection, strings, tcp_chain};
 use crate::cluster::{BLACK_HOLE, PASSTHROUGH, cluster_name};
+use crate::memo::Memos;
 use crate::protocol::Protocol;
-use crate::proxy::ProxyIdentity;
+use crate::proxy::RouteClient;
 use crate::registry::{MeshPort, MeshService, Registry, Resolution};
-use crate::route::{port_virtual_hosts, sidecar_route, sniffed_route};
+use crate::route::SidecarRoutes;
 use crate::scope::{Egress, Scope};
-use crate::snapshot::Snapshot;
+use crate::traffic::Traffic;
 
 /// Where redirected outbound connections arrive.
 const OUTBOUND_PORT: u16 = 15001;
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Outbound listeners and the route tables that they use.
-pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, scope: &Scope<'_>) -> (Vec<Listener>, Vec<RouteConfiguration>) {
+pub(crate) fn build(
+    traffic: &Traffic,
+    client: &Arc<RouteClient>,
+    scope: &Scope<'_>,
+    memos: &Memos,
+) -> (Vec<Listener>, Vec<Arc<RouteConfiguration>>) {
     let mut out = Outbound {
-        snapshot,
-        proxy,
+        traffic,
+        client,
         scope,
+        memos,
         ports: BTreeMap::new(),
         listeners: BTreeMap::new(),
         routes: Vec::new(),
+        names: HashSet::new(),
         sniffed: BTreeMap::new(),
     };
     let claimed: BTreeSet<u16> = scope
@@ -51,16 +60,19 @@ pub(crate) fn build(snapshot: &Snapshot, proxy: &ProxyIdentity, scope: &Scope<'_
 }
 
 struct Outbound<'a> {
-    snapshot: &'a Snapshot,
-    proxy: &'a ProxyIdentity,
+    traffic: &'a Traffic,
+    client: &'a Arc<RouteClient>,
     scope: &'a Scope<'a>,
+    memos: &'a Memos,
     /// Listeners for all addresses, by port.
     ports: BTreeMap<u16, AnyAddress>,
     /// Listeners for single addresses.
     listeners: BTreeMap<(IpAddr, u16), Listener>,
-    routes: Vec<RouteConfiguration>,
-    /// The virtual hosts of a port, by which sniffed services are told apart.
-    sniffed: BTreeMap<u16, Vec<VirtualHost>>,
+    routes: Vec<Arc<RouteConfiguration>>,
+    /// The names of the route tables of single services.
+    names: HashSet<String>,
+    /// The virtual hosts of a port by name, by which sniffed services are told apart.
+    sniffed: BTreeMap<u16, HashMap<String, Arc<VirtualHost>>>,
 }
 
 /// A listener for all addresses of a port.
@@ -74,7 +86,7 @@ struct AnyAddress {
     bind: bool,
 }
 
-impl Outbound<'_> {
+impl<'a> Outbound<'a> {
     /// Every port of every service, but for those that have a listener of their own.
     fn every_port(&mut self, egress: &Egress<'_>, claimed: &BTreeSet<u16>) {
         let mut http_ports = BTreeSet::new();
@@ -90,7 +102,7 @@ impl Outbound<'_> {
         }
         for port in http_ports {
             self.ports.entry(port).or_default().http = true;
-            self.routes.push(sidecar_route(self.snapshot, self.proxy, self.scope, egress, port));
+            self.routes.push(Arc::new(self.tables(egress).of_port(port)));
         }
     }
 
@@ -118,12 +130,11 @@ impl Outbound<'_> {
         let mut filter_chains = Vec::new();
         if sniffed {
             let name = format!("{}:{}", service.host, port.number);
-            if !self.routes.iter().any(|route| route.name == name) {
-                let hosts = self
-                    .sniffed
-                    .entry(port.number)
-                    .or_insert_with(|| port_virtual_hosts(self.snapshot, self.proxy, egress, port.number));
-                self.routes.push(sniffed_route(hosts, service, port.number));
+            if self.names.insert(name.clone()) {
+                let tables = self.tables(egress);
+                let by_name = || tables.virtual_hosts(port.number).into_iter().map(|host| (host.name.clone(), host)).collect();
+                let hosts = self.sniffed.entry(port.number).or_insert_with(by_name);
+                self.routes.push(tables.sniffed(&name, hosts));
             }
             filter_chains.push(self.http_chain(&name, &format!("outbound_{}_{}", addresses[0], port.number)));
         }
@@ -142,6 +153,14 @@ impl Outbound<'_> {
         }
     }
 
+    fn tables<'e>(&self, egress: &'e Egress<'e>) -> SidecarRoutes<'e>
+    where
+        'a: 'e,
+    {
+        let Self { traffic, client, scope, memos, .. } = *self;
+        SidecarRoutes { traffic, client, scope, egress, memos }
+    }
+
     fn chains(
         &self,
         egress: &Egress<'_>,
@@ -150,21 +169,16 @@ impl Outbound<'_> {
         ranges: &[IpNet],
         by_name: bool,
     ) -> Vec<FilterChain> {
-        let lookup =
-            |name: &str| egress.by_host.get(name).copied().or_else(|| self.snapshot.service(name, &self.proxy.namespace));
-        let context = TcpContext {
-            snapshot: self.snapshot,
-            namespace: &self.proxy.namespace,
-            labels: &self.proxy.labels,
-            gateway: "mesh",
-            port: port.number,
-            lookup: &lookup,
+        let lookup = |name: &str| {
+            egress.by_host.get(name).copied().or_else(|| self.traffic.services.service(name, &self.client.namespace))
         };
+        let context =
+            TcpContext { traffic: self.traffic, client: self.client, gateway: "mesh", port: port.number, lookup: &lookup };
         service_chains(service, &egress.virtual_services, ranges, by_name, port.protocol.is_tls(), &context)
     }
 
     fn http_chain(&self, route: &str, stat_prefix: &str) -> FilterChain {
-        let mesh = &self.snapshot.sources().mesh;
+        let mesh = &self.traffic.mesh;
         FilterChain {
             name: route.into(),
             matches: FilterChainMatch {
@@ -195,7 +209,7 @@ impl Outbound<'_> {
             let entry = self.ports.entry(number).or_default();
             entry.http = true;
             entry.bind |= bind;
-            self.routes.push(sidecar_route(self.snapshot, self.proxy, self.scope, egress, number));
+            self.routes.push(Arc::new(self.tables(egress).of_port(number)));
             return;
         }
         let mut unused = BTreeSet::new();
@@ -228,7 +242,7 @@ impl Outbound<'_> {
         tcp_chain(name, FilterChainMatch::default(), &cluster, TcpAccess::default())
     }
 
-    fn finish(self) -> (Vec<Listener>, Vec<RouteConfiguration>) {
+    fn finish(self) -> (Vec<Listener>, Vec<Arc<RouteConfiguration>>) {
         let unknown = self.unknown();
         let mut listeners: Vec<Listener> = Vec::new();
         for (port, any) in &self.ports {

@@ -11,19 +11,18 @@ use crate::cluster::cluster_name;
 use crate::destination_rule::policy_for_port;
 use crate::host;
 use crate::kubernetes::Labels;
+use crate::proxy::RouteClient;
 use crate::registry::{MeshService, origin, selects};
 use crate::route::Lookup;
-use crate::snapshot::Snapshot;
+use crate::traffic::Traffic;
 use crate::virtual_service::ResolvedVirtualService;
 
 /// For whom connections are routed.
 pub(super) struct TcpContext<'a, 'b> {
     /// All there is.
-    pub snapshot: &'a Snapshot,
-    /// The proxy's namespace.
-    pub namespace: &'b str,
-    /// The proxy's labels.
-    pub labels: &'b Labels,
+    pub traffic: &'a Traffic,
+    /// Who sends.
+    pub client: &'b RouteClient,
     /// `mesh`, or the gateway.
     pub gateway: &'b str,
     /// The port that connections are addressed to.
@@ -36,9 +35,9 @@ impl TcpContext<'_, '_> {
     /// Whether the parts of a match that are known now hold.
     pub(super) fn applies(&self, gateways: &[String], labels: &Labels, port: u32, namespace: &str) -> bool {
         (gateways.is_empty() || gateways.iter().any(|gateway| gateway == self.gateway))
-            && selects(labels, self.labels)
+            && selects(labels, &self.client.labels)
             && (port == 0 || port == u32::from(self.port))
-            && (namespace.is_empty() || namespace == self.namespace)
+            && (namespace.is_empty() || namespace == self.client.namespace)
     }
 
     pub(super) fn applies_tcp(&self, m: &L4MatchAttributes) -> bool {
@@ -51,8 +50,7 @@ impl TcpContext<'_, '_> {
 
     /// How long connections to a service may be idle: what its DestinationRule says, else an hour.
     fn idle_timeout_ms(&self, service: &MeshService, port: u16) -> u64 {
-        let root = &self.snapshot.sources().mesh.root_namespace;
-        let rule = self.snapshot.destination_rules().lookup(service, self.namespace, self.labels, root);
+        let rule = self.traffic.rule(service, self.client);
         let pool = rule.and_then(|rule| policy_for_port(rule.traffic_policy.as_ref(), port).connection_pool);
         let timeout = pool.and_then(|pool| pool.tcp).and_then(|tcp| tcp.idle_timeout);
         timeout.map_or(TCP_IDLE_TIMEOUT_MS, |timeout| timeout.0.millis())
@@ -99,7 +97,10 @@ pub(super) fn service_chains(
     tls: bool,
     context: &TcpContext<'_, '_>,
 ) -> Vec<FilterChain> {
-    let relevant = virtual_services.iter().filter(|vs| vs.hosts.iter().any(|name| host::matches(name, &service.host)));
+    let relevant = virtual_services
+        .iter()
+        .filter(|vs| !(vs.tls.is_empty() && vs.tcp.is_empty()))
+        .filter(|vs| vs.hosts.iter().any(|name| host::matches(name, &service.host)));
     if tls { tls_chains(service, relevant, ranges, by_name, context) } else { tcp_chains(service, relevant, ranges, context) }
 }
 

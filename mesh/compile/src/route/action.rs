@@ -10,18 +10,17 @@ use meshlab_proxy_config::{
 };
 
 use super::matching::{applies, route_match};
-use super::{RouteContext, plain_forward, policy};
+use super::{RoutesInputs, plain_forward, policy};
 use crate::cluster::cluster_name;
-use crate::virtual_service::{ResolvedRoute, ResolvedVirtualService};
+use crate::virtual_service::ResolvedRoute;
 
 /// The route of one rule and one of its match entries. `None`: it does not apply to this proxy or port.
 pub(super) fn translate(
-    virtual_service: &ResolvedVirtualService,
     resolved: &ResolvedRoute,
     entry: Option<(usize, &HttpMatchRequest)>,
-    context: &RouteContext<'_, '_>,
+    inputs: &RoutesInputs,
 ) -> Option<Route> {
-    if entry.is_some_and(|(_, entry)| !applies(entry, context)) {
+    if entry.is_some_and(|(_, entry)| !applies(entry, inputs)) {
         return None;
     }
     let rule = &resolved.rule;
@@ -36,14 +35,14 @@ pub(super) fn translate(
     let (mut request_headers, authority) = policy::headers(rule.headers.as_ref().and_then(|headers| headers.request.as_ref()));
     let (mut response_headers, _) = policy::headers(rule.headers.as_ref().and_then(|headers| headers.response.as_ref()));
     let action = if let Some(wanted) = &rule.redirect {
-        RouteAction::Redirect(redirect(wanted, context)?)
+        RouteAction::Redirect(redirect(wanted, inputs)?)
     } else if let Some(wanted) = &rule.direct_response {
         direct_response(wanted)?
     } else {
-        RouteAction::Forward(Box::new(forward(rule, authority, &mut request_headers, &mut response_headers, context)))
+        RouteAction::Forward(Box::new(forward(rule, authority, &mut request_headers, &mut response_headers, inputs)))
     };
     let matches = route_match(entry.map(|(_, entry)| entry));
-    let operation = operation(&action, &matches.path, &virtual_service.name, context.port);
+    let operation = operation(&action, &matches.path, &inputs.virtual_service.name, inputs.port);
     Some(Route {
         name,
         matches,
@@ -62,7 +61,7 @@ fn forward(
     authority: Option<String>,
     request_headers: &mut HeaderOperations,
     response_headers: &mut HeaderOperations,
-    context: &RouteContext<'_, '_>,
+    inputs: &RoutesInputs,
 ) -> Forward {
     let mut out = plain_forward();
     let rewrite = rule.rewrite.as_ref();
@@ -70,13 +69,13 @@ fn forward(
         rewrite.map(|rewrite| rewrite.authority.clone()).filter(|authority| !authority.is_empty()).or(authority);
     out.rewrite = rewrite.and_then(path_rewrite);
     out.timeout_ms = rule.timeout.map_or(0, |timeout| timeout.millis());
-    out.mirrors = mirrors(rule, context);
+    out.mirrors = mirrors(rule, inputs);
 
     // One destination takes all; of several, those without a weight get nothing.
     let single = rule.route.len() == 1;
     let mut hashed = false;
     for route in rule.route.iter().filter(|route| single || route.weight > 0) {
-        let (cluster, hash) = cluster_of(&route.destination, context);
+        let (cluster, hash) = cluster_of(&route.destination, inputs);
         hashed |= single && hash.is_some();
         out.hash_policy.extend(hash);
         out.destinations.push(weighted(route, cluster, single, request_headers, response_headers));
@@ -84,7 +83,7 @@ fn forward(
     if single && out.authority_rewrite.is_none() {
         out.authority_rewrite = out.destinations[0].authority_rewrite.take();
     }
-    let default = context.snapshot.sources().mesh.default_http_retry_policy.as_ref();
+    let default = inputs.mesh.default_http_retry_policy.as_ref();
     out.retry = policy::retry(rule.retries.as_ref().or(default), hashed);
     out
 }
@@ -111,7 +110,7 @@ fn weighted(
     Destination { cluster, weight, request_headers, response_headers, authority_rewrite }
 }
 
-fn mirrors(rule: &HttpRoute, context: &RouteContext<'_, '_>) -> Vec<Mirror> {
+fn mirrors(rule: &HttpRoute, inputs: &RoutesInputs) -> Vec<Mirror> {
     let percent = rule.mirror_percentage.map(|p| p.value).or(rule.mirror_percent.map(f64::from));
     let single = rule.mirror.iter().map(|destination| (destination, percent));
     let several = rule.mirrors.iter().map(|mirror| (&mirror.destination, mirror.percentage.map(|p| p.value)));
@@ -120,18 +119,15 @@ fn mirrors(rule: &HttpRoute, context: &RouteContext<'_, '_>) -> Vec<Mirror> {
         // Not told is all; an explicit zero is none.
         .map(|(destination, percent)| (destination, Fraction::from_percent(percent.unwrap_or(100.0))))
         .filter(|(_, fraction)| fraction.0 > 0)
-        .map(|(destination, fraction)| Mirror { cluster: cluster_of(destination, context).0, fraction })
+        .map(|(destination, fraction)| Mirror { cluster: cluster_of(destination, inputs).0, fraction })
         .collect()
 }
 
 /// The cluster of a destination: its port, else the service's only port, else the port of the request.
-fn cluster_of(
-    destination: &ApiDestination,
-    context: &RouteContext<'_, '_>,
-) -> (String, Option<meshlab_proxy_config::HashPolicy>) {
-    let service = (context.lookup)(&destination.host);
-    let port = destination_port(destination, service.map(|service| service.ports.as_slice()), context.port);
-    let hash = service.and_then(|service| context.hash_policy(service, &destination.subset, port));
+fn cluster_of(destination: &ApiDestination, inputs: &RoutesInputs) -> (String, Option<meshlab_proxy_config::HashPolicy>) {
+    let target = inputs.target(&destination.host);
+    let port = destination_port(destination, target.map(|target| target.service.ports.as_slice()), inputs.port);
+    let hash = target.and_then(|target| target.hash_policy(&destination.subset, port));
     (cluster_name(port, &destination.subset, &destination.host), hash)
 }
 
@@ -155,14 +151,14 @@ fn path_rewrite(rewrite: &HttpRewrite) -> Option<PathRewrite> {
     (!rewrite.uri.is_empty()).then(|| PathRewrite::Matched(rewrite.uri.clone()))
 }
 
-fn redirect(wanted: &HttpRedirect, context: &RouteContext<'_, '_>) -> Option<Redirect> {
+fn redirect(wanted: &HttpRedirect, inputs: &RoutesInputs) -> Option<Redirect> {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let status = match wanted.redirect_code {
         0 => 301,
         code @ (301 | 302 | 303 | 307 | 308) => u16::try_from(code).ok()?,
         _ => return None,
     };
-    let scheme = match (wanted.scheme.as_str(), context.tls) {
+    let scheme = match (wanted.scheme.as_str(), inputs.tls) {
         ("", true) => "https",
         ("", false) => "http",
         (scheme, _) => scheme,
@@ -172,7 +168,7 @@ fn redirect(wanted: &HttpRedirect, context: &RouteContext<'_, '_>) -> Option<Red
     let port = match (wanted.port, wanted.derive_port) {
         (Some(port), _) => not_default(u16::try_from(port).ok()?),
         // Envoy cannot derive it, so Istio writes the port that the route is compiled for.
-        (None, Some(ApiRedirectPort::FromRequestPort)) => not_default(context.port),
+        (None, Some(ApiRedirectPort::FromRequestPort)) => not_default(inputs.port),
         (None, Some(ApiRedirectPort::FromProtocolDefault)) => Some(RedirectPort::FromProtocol),
         (None, None) => None,
     };

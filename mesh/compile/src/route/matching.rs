@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use meshlab_istio_api::{HttpMatchRequest, StringMatch};
 use meshlab_proxy_config::{PathMatch, Route, RouteMatch, StringMatch as Wanted, ValueMatch};
 
-use super::{RouteContext, everything};
+use super::{RoutesInputs, everything};
 use crate::registry::selects;
 
 /// Whether an entry holds for this proxy and port, which is known now. An entry that names gateways is not asked for its
 /// source labels and namespace.
-pub(super) fn applies(entry: &HttpMatchRequest, context: &RouteContext<'_, '_>) -> bool {
-    if entry.port != 0 && entry.port != u32::from(context.port) {
+pub(super) fn applies(entry: &HttpMatchRequest, inputs: &RoutesInputs) -> bool {
+    if entry.port != 0 && entry.port != u32::from(inputs.port) {
         return false;
     }
     if !entry.gateways.is_empty() {
-        return entry.gateways.iter().any(|gateway| gateway == context.gateway);
+        return entry.gateways.iter().any(|gateway| *gateway == inputs.gateway);
     }
-    selects(&entry.source_labels, context.labels)
-        && (entry.source_namespace.is_empty() || entry.source_namespace == context.namespace)
+    selects(&entry.source_labels, &inputs.client.labels)
+        && (entry.source_namespace.is_empty() || entry.source_namespace == inputs.client.namespace)
 }
 
 /// The conditions that are left for the proxy to look at.

@@ -9,28 +9,31 @@ use std::sync::Arc;
 
 use meshlab_proxy_config::{Destination, Forward, HashPolicy, HeaderOperations, PathMatch, Route, RouteAction, RouteMatch};
 
-use crate::destination_rule::{ConsolidatedRule, merge_policy, policy_for_port};
-use crate::kubernetes::Labels;
+use crate::destination_rule::{merge_policy, policy_for_port};
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
+use crate::proxy::RouteClient;
 use crate::registry::MeshService;
-use crate::snapshot::Snapshot;
+use crate::traffic::{Target, Traffic};
 use crate::virtual_service::ResolvedVirtualService;
 
 pub(crate) use action::destination_port;
 pub(crate) use matching::is_catch_all;
 pub(crate) use policy::{default_retry, inbound_retry};
-pub(crate) use sidecar::{port_virtual_hosts, sidecar_route, sniffed_route};
+pub(crate) use sidecar::{Named, ServiceRouteInputs, SidecarRoutes, SniffedInputs, VirtualHostInputs};
 
 /// Finds the service that a full host name means.
 pub(crate) type Lookup<'a> = dyn Fn(&str) -> Option<&'a Arc<MeshService>> + 'a;
 
+/// Routes in order, shared by all that have the same.
+pub(crate) type Routes = Same<Vec<Route>>;
+
 /// For whom and where routes are compiled.
 pub(crate) struct RouteContext<'a, 'b> {
     /// All there is.
-    pub snapshot: &'a Snapshot,
-    /// The proxy's namespace.
-    pub namespace: &'b str,
-    /// The proxy's labels.
-    pub labels: &'b Labels,
+    pub traffic: &'a Traffic,
+    /// Who sends.
+    pub client: &'b Arc<RouteClient>,
     /// `mesh`, or the gateway.
     pub gateway: &'b str,
     /// The port that requests are addressed to.
@@ -39,18 +42,52 @@ pub(crate) struct RouteContext<'a, 'b> {
     pub tls: bool,
     /// Finds services.
     pub lookup: &'b Lookup<'a>,
+    /// What is remembered.
+    pub memos: &'b Memos,
 }
 
-impl<'a> RouteContext<'a, '_> {
-    /// The destination rule for a service.
-    fn destination_rule(&self, service: &MeshService) -> Option<&'a Arc<ConsolidatedRule>> {
-        let root = &self.snapshot.sources().mesh.root_namespace;
-        self.snapshot.destination_rules().lookup(service, self.namespace, self.labels, root)
+impl RouteContext<'_, '_> {
+    /// The routes of a VirtualService.
+    pub(crate) fn routes(&self, virtual_service: &Arc<ResolvedVirtualService>) -> Routes {
+        let target = |host: &str| (self.lookup)(host).map(|service| self.traffic.target(service, self.client));
+        let inputs = RoutesInputs {
+            mesh: self.traffic.mesh.clone(),
+            virtual_service: Same::of(virtual_service),
+            targets: virtual_service.http_destinations().map(|destination| target(&destination.host)).collect(),
+            client: self.client.clone(),
+            gateway: self.gateway.to_owned(),
+            port: self.port,
+            tls: self.tls,
+        };
+        self.memos.routes.get(inputs, self.memos, http_routes)
     }
+}
 
-    /// What a request to a destination is hashed by.
-    pub(crate) fn hash_policy(&self, service: &MeshService, subset: &str, port: u16) -> Option<HashPolicy> {
-        let rule = self.destination_rule(service)?;
+/// What the routes of a VirtualService on one port are compiled from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct RoutesInputs {
+    mesh: Same<MeshConfig>,
+    virtual_service: Same<ResolvedVirtualService>,
+    /// What its destinations mean, in the order of [`ResolvedVirtualService::http_destinations`].
+    targets: Vec<Option<Target>>,
+    client: Arc<RouteClient>,
+    gateway: String,
+    port: u16,
+    tls: bool,
+}
+
+impl RoutesInputs {
+    /// What one of the destinations means.
+    fn target(&self, host: &str) -> Option<&Target> {
+        let at = self.virtual_service.http_destinations().position(|destination| destination.host == host)?;
+        self.targets.get(at)?.as_ref()
+    }
+}
+
+impl Target {
+    /// What a request is hashed by.
+    fn hash_policy(&self, subset: &str, port: u16) -> Option<HashPolicy> {
+        let rule = self.rule.as_ref()?;
         let mut policy = policy_for_port(rule.traffic_policy.as_ref(), port);
         if !subset.is_empty() {
             let (subset, _) = rule.subsets.iter().find(|(known, _)| known.name == subset)?;
@@ -61,23 +98,23 @@ impl<'a> RouteContext<'a, '_> {
 }
 
 /// The routes of a VirtualService on one port, in order. After one that takes every request there are no more.
-pub(crate) fn http_routes(virtual_service: &ResolvedVirtualService, context: &RouteContext<'_, '_>) -> Vec<Route> {
+fn http_routes(inputs: &RoutesInputs, _: &Memos) -> Routes {
     let mut out = Vec::new();
-    for resolved in &virtual_service.http {
+    for resolved in &inputs.virtual_service.http {
         if resolved.rule.r#match.is_empty() {
-            out.extend(action::translate(virtual_service, resolved, None, context));
+            out.extend(action::translate(resolved, None, inputs));
             break;
         }
         for (index, entry) in resolved.rule.r#match.iter().enumerate() {
-            let Some(route) = action::translate(virtual_service, resolved, Some((index, entry)), context) else { continue };
+            let Some(route) = action::translate(resolved, Some((index, entry)), inputs) else { continue };
             let catch_all = is_catch_all(&route);
             out.push(route);
             if catch_all {
-                return out;
+                return Same::new(out);
             }
         }
     }
-    out
+    Same::new(out)
 }
 
 /// The route of a service that no VirtualService speaks of.

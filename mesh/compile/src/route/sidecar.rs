@@ -1,111 +1,202 @@
 //! A sidecar's outbound route tables: one for each port, and one for each address whose protocol is found out.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use meshlab_istio_api::OutboundMode;
 use meshlab_proxy_config::{Forward, HeaderOperations, Route, RouteAction, RouteConfiguration, VirtualHost};
 
-use super::{RouteContext, default_retry, default_route, everything, http_routes, plain_forward, whole};
+use super::{RouteContext, Routes, default_retry, default_route, everything, plain_forward, whole};
 use crate::cluster::{PASSTHROUGH, cluster_name};
 use crate::host;
-use crate::proxy::ProxyIdentity;
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
+use crate::proxy::RouteClient;
 use crate::registry::{MeshService, Registry, Resolution};
 use crate::scope::{Egress, Scope};
-use crate::snapshot::Snapshot;
+use crate::traffic::{Target, Traffic};
 use crate::virtual_service::ResolvedVirtualService;
 
-/// The route table of a port.
-pub(crate) fn sidecar_route(
-    snapshot: &Snapshot,
-    proxy: &ProxyIdentity,
-    scope: &Scope<'_>,
-    egress: &Egress<'_>,
+/// The route tables that one group of listeners uses.
+pub(crate) struct SidecarRoutes<'a> {
+    pub(crate) traffic: &'a Traffic,
+    pub(crate) client: &'a Arc<RouteClient>,
+    pub(crate) scope: &'a Scope<'a>,
+    pub(crate) egress: &'a Egress<'a>,
+    pub(crate) memos: &'a Memos,
+}
+
+/// What a virtual host is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct VirtualHostInputs {
+    mesh: Same<MeshConfig>,
+    client: Arc<RouteClient>,
+    whose: Whose,
     port: u16,
-) -> RouteConfiguration {
-    let mut virtual_hosts = port_virtual_hosts(snapshot, proxy, egress, port);
-    virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
-    // A VirtualService for every host is refused by validation; where there is none, it has what the mesh would have.
-    if !virtual_hosts.iter().any(|virtual_host| virtual_host.domains.iter().any(|domain| domain == "*")) {
-        virtual_hosts.push(catch_all(scope));
+    routes: Routes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Whose {
+    Service(Same<MeshService>),
+    /// A name that is no service's.
+    Name(String),
+}
+
+/// A virtual host with every domain that it would take.
+#[derive(Debug)]
+pub(crate) struct Named {
+    host: Arc<VirtualHost>,
+    /// The shortened forms among its domains. One that is another service's full name is not taken from it.
+    short: Vec<String>,
+}
+
+/// What the route of a service that no VirtualService speaks of is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ServiceRouteInputs {
+    mesh: Same<MeshConfig>,
+    target: Target,
+    port: u16,
+}
+
+/// What the route table of one service's address is built from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SniffedInputs {
+    name: String,
+    /// The service's virtual host on its port.
+    own: Option<Same<VirtualHost>>,
+}
+
+impl<'a> SidecarRoutes<'a> {
+    /// The route table of a port.
+    pub(crate) fn of_port(&self, port: u16) -> RouteConfiguration {
+        let mut virtual_hosts = self.virtual_hosts(port);
+        // A VirtualService for every host is refused by validation; where there is none, it has what the mesh would have.
+        if !virtual_hosts.iter().any(|virtual_host| virtual_host.domains.iter().any(|domain| domain == "*")) {
+            virtual_hosts.push(Arc::new(catch_all(self.scope)));
+        }
+        RouteConfiguration::new(port.to_string(), virtual_hosts, true)
     }
-    RouteConfiguration::new(port.to_string(), virtual_hosts.into_iter().map(Arc::new).collect(), true)
-}
 
-/// The route table of one service's address, from its port's virtual hosts: its own takes every name.
-pub(crate) fn sniffed_route(port_hosts: &[VirtualHost], service: &MeshService, port: u16) -> RouteConfiguration {
-    let name = format!("{}:{port}", service.host);
-    let own = port_hosts.iter().find(|virtual_host| virtual_host.name == name).cloned();
-    let virtual_hosts = own.map(|own| Arc::new(VirtualHost { domains: vec!["*".into()], ..own })).into_iter().collect();
-    RouteConfiguration::new(name, virtual_hosts, true)
-}
-
-/// The virtual hosts of a port.
-pub(crate) fn port_virtual_hosts(snapshot: &Snapshot, proxy: &ProxyIdentity, egress: &Egress<'_>, port: u16) -> Vec<VirtualHost> {
-    let on_port: Vec<&Arc<MeshService>> =
-        egress.services.iter().filter(|service| service.port(port).is_some()).copied().collect();
-    let by_host: HashMap<&str, &Arc<MeshService>> = on_port.iter().map(|service| (service.host.as_str(), *service)).collect();
-    let lookup = |name: &str| egress.by_host.get(name).copied().or_else(|| snapshot.service(name, &proxy.namespace));
-    let context = RouteContext {
-        snapshot,
-        namespace: &proxy.namespace,
-        labels: &proxy.labels,
-        gateway: "mesh",
-        port,
-        tls: false,
-        lookup: &lookup,
-    };
-
-    let groups: Vec<Group<'_>> = egress
-        .virtual_services
-        .iter()
-        .filter_map(|vs| {
-            let (hosts, services) = hosts_and_services(vs, &on_port, &by_host, egress);
-            let http = services.iter().any(|service| is_http(service, port));
-            // A VirtualService for hosts outside the registry has an effect on port 80 only.
-            (http || port == 80).then_some((vs.as_ref(), hosts, services))
+    /// The route table of one service's address, from its port's virtual hosts: its own takes every name.
+    pub(crate) fn sniffed(&self, name: &str, port_hosts: &HashMap<String, Arc<VirtualHost>>) -> Arc<RouteConfiguration> {
+        let inputs = SniffedInputs { name: name.to_owned(), own: port_hosts.get(name).map(Same::of) };
+        self.memos.sniffed.get(inputs, self.memos, |SniffedInputs { name, own }, _| {
+            let own = own.iter().map(|own| Arc::new(VirtualHost { domains: vec!["*".into()], ..VirtualHost::clone(own) }));
+            Arc::new(RouteConfiguration::new(name.clone(), own.collect(), true))
         })
-        .collect();
+    }
 
-    let mut out = Output::new(on_port.iter().map(|service| service.host.as_str()));
-    let mut routed: HashSet<&str> = HashSet::new();
-    for (vs, hosts, services) in &groups {
-        let routes = http_routes(vs, &context);
-        if routes.is_empty() {
+    /// The virtual hosts of a port.
+    pub(crate) fn virtual_hosts(&self, port: u16) -> Vec<Arc<VirtualHost>> {
+        let Self { traffic, client, egress, memos, .. } = self;
+        let on_port: Vec<&Arc<MeshService>> =
+            egress.services.iter().filter(|service| service.port(port).is_some()).copied().collect();
+        let by_host: HashMap<&str, &Arc<MeshService>> = on_port.iter().map(|service| (service.host.as_str(), *service)).collect();
+        let lookup = |name: &str| egress.by_host.get(name).copied().or_else(|| traffic.services.service(name, &client.namespace));
+        let context = RouteContext { traffic, client, gateway: "mesh", port, tls: false, lookup: &lookup, memos };
+
+        let groups: Vec<Group<'_>> = egress
+            .virtual_services
+            .iter()
+            .filter_map(|vs| {
+                let (hosts, services) = hosts_and_services(vs, &on_port, &by_host, egress);
+                let http = services.iter().any(|service| is_http(service, port));
+                // A VirtualService for hosts outside the registry has an effect on port 80 only.
+                (http || port == 80).then_some((*vs, hosts, services))
+            })
+            .collect();
+
+        let mut claims: Vec<Arc<Named>> = Vec::with_capacity(on_port.len());
+        let mut routed: HashSet<&str> = HashSet::new();
+        for (vs, hosts, services) in groups {
+            let routes = context.routes(vs);
+            if routes.is_empty() {
+                continue;
+            }
+            for name in hosts {
+                claims.push(self.virtual_host(Whose::Name(name.to_owned()), port, &routes));
+            }
+            for service in services.iter().filter(|service| is_http(service, port)) {
+                routed.insert(&service.host);
+                claims.push(self.virtual_host(Whose::Service(Same::of(service)), port, &routes));
+            }
+        }
+        for service in on_port.iter().filter(|service| is_http(service, port) && !routed.contains(service.host.as_str())) {
+            let inputs = ServiceRouteInputs { mesh: traffic.mesh.clone(), target: traffic.target(service, client), port };
+            let routes = memos.service_routes.get(inputs, memos, service_route);
+            claims.push(self.virtual_host(Whose::Service(Same::of(service)), port, &routes));
+        }
+        without_overlaps(&claims, &by_host)
+    }
+
+    fn virtual_host(&self, whose: Whose, port: u16, routes: &Routes) -> Arc<Named> {
+        let (mesh, client, routes) = (self.traffic.mesh.clone(), self.client.clone(), routes.clone());
+        let inputs = VirtualHostInputs { mesh, client, whose, port, routes };
+        self.memos.virtual_hosts.get(inputs, self.memos, named)
+    }
+}
+
+fn named(inputs: &VirtualHostInputs, _: &Memos) -> Arc<Named> {
+    let (host, domains, short) = match &inputs.whose {
+        Whose::Name(name) => (name, vec![name.clone()], Vec::new()),
+        Whose::Service(service) => {
+            let (domains, short) = domains(service, &inputs.client.namespace, &inputs.mesh.domain_suffix);
+            (&service.host, domains, short)
+        }
+    };
+    let name = format!("{host}:{}", inputs.port);
+    let host = VirtualHost { name, domains, routes: Vec::clone(&inputs.routes), require_tls: false };
+    Arc::new(Named { host: Arc::new(host), short })
+}
+
+/// The virtual hosts, each without what an earlier one has taken.
+fn without_overlaps(claims: &[Arc<Named>], full_names: &HashMap<&str, &Arc<MeshService>>) -> Vec<Arc<VirtualHost>> {
+    let mut out = Vec::with_capacity(claims.len());
+    let mut names: HashSet<&str> = HashSet::with_capacity(claims.len());
+    let mut taken: HashSet<Cow<'_, str>> = HashSet::with_capacity(6 * claims.len());
+    for Named { host, short } in claims.iter().map(AsRef::as_ref) {
+        if !names.insert(&host.name) {
             continue;
         }
-        for name in hosts {
-            out.push(name, port, vec![(*name).to_owned()], &[], routes.clone());
-        }
-        for service in services.iter().filter(|service| is_http(service, port)) {
-            routed.insert(&service.host);
-            let (domains, short) = domains(service, &proxy.namespace, &snapshot.sources().mesh.domain_suffix);
-            out.push(&service.host, port, domains, &short, routes.clone());
+        let free = host.domains.iter().filter_map(|domain| {
+            let anothers = short.contains(domain) && full_names.contains_key(domain.as_str());
+            (!anothers && taken.insert(lower_case(domain))).then_some(domain)
+        });
+        let domains: Vec<&String> = free.collect();
+        if domains.len() == host.domains.len() {
+            out.push(host.clone());
+        } else if !domains.is_empty() {
+            let domains = domains.into_iter().cloned().collect();
+            out.push(Arc::new(VirtualHost { domains, ..VirtualHost::clone(host) }));
         }
     }
-    for service in on_port.iter().filter(|service| is_http(service, port) && !routed.contains(service.host.as_str())) {
-        let (domains, short) = domains(service, &proxy.namespace, &snapshot.sources().mesh.domain_suffix);
-        out.push(&service.host, port, domains, &short, vec![service_route(service, port, &context)]);
-    }
-    out.virtual_hosts
+    out
+}
+
+fn lower_case(domain: &str) -> Cow<'_, str> {
+    if domain.bytes().any(|byte| byte.is_ascii_uppercase()) { domain.to_ascii_lowercase().into() } else { domain.into() }
 }
 
 /// A VirtualService with its names outside the registry and its services.
-type Group<'a> = (&'a ResolvedVirtualService, Vec<&'a str>, Vec<&'a Arc<MeshService>>);
+type Group<'a> = (&'a Arc<ResolvedVirtualService>, Vec<&'a str>, Vec<&'a Arc<MeshService>>);
 
 fn is_http(service: &MeshService, port: u16) -> bool {
     service.port(port).is_some_and(|port| port.protocol.is_http_or_sniffed())
 }
 
 /// The route of a service that no VirtualService speaks of.
-fn service_route(service: &MeshService, port: u16, context: &RouteContext<'_, '_>) -> Route {
-    let hash = context.hash_policy(service, "", port);
-    let retry = match &context.snapshot.sources().mesh.default_http_retry_policy {
+fn service_route(inputs: &ServiceRouteInputs, _: &Memos) -> Routes {
+    let ServiceRouteInputs { mesh, target, port } = inputs;
+    let hash = target.hash_policy("", *port);
+    let retry = match &mesh.default_http_retry_policy {
         Some(policy) => super::policy::retry(Some(policy), false),
         None => Some(default_retry(false)),
     };
     let forward = Forward { retry, hash_policy: hash.into_iter().collect(), ..plain_forward() };
-    default_route(cluster_name(port, "", &service.host), format!("{}:{port}/*", service.host), forward)
+    let host = &target.service.host;
+    Same::new(vec![default_route(cluster_name(*port, "", host), format!("{host}:{port}/*"), forward)])
 }
 
 /// A VirtualService's hosts, parted into services on this port and other names. A service belongs to the VirtualService that names
@@ -155,37 +246,8 @@ fn most_specific<'a>(egress: &Egress<'a>, service_host: &str) -> Option<&'a Arc<
     best.map(|(_, vs)| vs)
 }
 
-/// Collects virtual hosts; a name or domain that an earlier one has is left out of a later one.
-struct Output<'a> {
-    virtual_hosts: Vec<VirtualHost>,
-    names: HashSet<String>,
-    domains: HashSet<String>,
-    full_names: HashSet<&'a str>,
-}
-
-impl<'a> Output<'a> {
-    fn new(full_names: impl Iterator<Item = &'a str>) -> Self {
-        Self { virtual_hosts: Vec::new(), names: HashSet::new(), domains: HashSet::new(), full_names: full_names.collect() }
-    }
-
-    /// `short` are the shortened forms among `domains`; one that is another service's full name is not taken from it.
-    fn push(&mut self, host: &str, port: u16, mut domains: Vec<String>, short: &[String], routes: Vec<Route>) {
-        let name = format!("{host}:{port}");
-        if !self.names.insert(name.clone()) {
-            return;
-        }
-        domains.retain(|domain| {
-            let taken = short.contains(domain) && self.full_names.contains(domain.as_str());
-            !taken && self.domains.insert(domain.to_ascii_lowercase())
-        });
-        if !domains.is_empty() {
-            self.virtual_hosts.push(VirtualHost { name, domains, routes, require_tls: false });
-        }
-    }
-}
-
 /// Every name that reaches a service, and which of them are shortened. Ports need no names of their own: they are ignored.
-pub(super) fn domains(service: &MeshService, namespace: &str, domain_suffix: &str) -> (Vec<String>, Vec<String>) {
+fn domains(service: &MeshService, namespace: &str, domain_suffix: &str) -> (Vec<String>, Vec<String>) {
     let full = &service.host;
     let mut short = Vec::new();
     if full.parse::<std::net::IpAddr>().is_err() {

@@ -7,8 +7,10 @@ use meshlab_istio_api::{MutualTls, MutualTlsMode, Object, PeerAuthentication};
 use meshlab_proxy_config::Origin;
 
 use crate::kubernetes::Labels;
+use crate::memo::{Memos, Same};
+use crate::mesh_config::MeshConfig;
 use crate::registry::{origin, selects};
-use crate::sources::Sources;
+use crate::sources::{Sources, Store};
 
 /// What a workload takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +48,29 @@ impl EffectiveMode {
     }
 }
 
+/// What the policies are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PeerPoliciesInputs {
+    mesh: Same<MeshConfig>,
+    peer_authentications: Same<Store<Object<PeerAuthentication>>>,
+}
+
+impl PeerPoliciesInputs {
+    pub(crate) fn of(sources: &Sources) -> Self {
+        Self { mesh: Same::of(&sources.mesh), peer_authentications: Same::of(&sources.peer_authentications) }
+    }
+}
+
 impl PeerPolicies {
     /// Indexes the policies.
-    pub fn new(sources: &Sources) -> Self {
-        let mut objects: Vec<_> = sources.peer_authentications.values().cloned().collect();
+    pub(crate) fn new(inputs: &PeerPoliciesInputs, _: &Memos) -> Same<Self> {
+        let mut objects: Vec<_> = inputs.peer_authentications.values().cloned().collect();
         objects.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
         let mut by_namespace: BTreeMap<String, Vec<Arc<Object<PeerAuthentication>>>> = BTreeMap::new();
         for object in objects {
             by_namespace.entry(object.meta.namespace.clone()).or_default().push(object);
         }
-        Self { root_namespace: sources.mesh.root_namespace.clone(), by_namespace }
+        Same::new(Self { root_namespace: inputs.mesh.root_namespace.clone(), by_namespace })
     }
 
     /// What holds for a whole namespace.

@@ -171,7 +171,7 @@ fn fact_30_locality_counts_only_with_outlier_detection() {
     let service = mesh.sources.services[&("default".to_owned(), "reviews".to_owned())].clone();
     mesh.apply("{apiVersion: v1, kind: Service, metadata: {name: reviews, namespace: default}, spec: {clusterIP: 10.96.0.1, selector: {app: reviews}, trafficDistribution: PreferClose, ports: [{name: http, port: 9080, targetPort: 9080, protocol: TCP}]}}");
     assert_eq!(priorities(&mesh), [1, 0], "trafficDistribution does without it");
-    mesh.sources.services.insert(("default".to_owned(), "reviews".to_owned()), service);
+    std::sync::Arc::make_mut(&mut mesh.sources.services).insert(("default".to_owned(), "reviews".to_owned()), service);
     assert_eq!(priorities(&mesh), [0, 0]);
     rule(&mut mesh, "trafficPolicy: {outlierDetection: {}}");
     assert_eq!(priorities(&mesh), [1, 0]);

@@ -34,7 +34,7 @@ fn path() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn virtual_service() -> impl Strategy<Value = String> {
+pub(crate) fn virtual_service() -> impl Strategy<Value = String> {
     let rule = (prop::collection::vec(path(), 0..3), host(), 0..3i32).prop_map(|(matches, host, weight)| {
         format!("{{match: [{}], route: [{{destination: {{host: '{host}', subset: v1}}, weight: {weight}}}, {{destination: {{host: ratings}}, weight: 1}}]}}", matches.join(", "))
     });
@@ -49,7 +49,7 @@ fn virtual_service() -> impl Strategy<Value = String> {
     })
 }
 
-fn service_entry() -> impl Strategy<Value = String> {
+pub(crate) fn service_entry() -> impl Strategy<Value = String> {
     let port = prop::sample::select(vec![
         "{number: 80, name: a, protocol: HTTP}",
         "{number: 9080, name: b, protocol: TCP}",
@@ -66,7 +66,7 @@ fn service_entry() -> impl Strategy<Value = String> {
     })
 }
 
-fn sidecar() -> impl Strategy<Value = &'static str> {
+pub(crate) fn sidecar() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "{egress: [{hosts: ['./*']}]}",
         "{egress: [{port: {number: 9080, protocol: HTTP, name: e}, hosts: ['*/*']}, {hosts: ['~/*']}]}",

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const FACTS: u32 = 51;
+/// Where the page's tables from kubectl to traffic begin.
+const END_TO_END: &str = "## From kubectl to traffic";
 
 /// The tests of a folder by the number in their names, as `crate: test, test`.
 fn tests(mesh: &Path) -> BTreeMap<u32, BTreeMap<String, BTreeSet<String>>> {
@@ -69,4 +71,36 @@ fn every_fact_has_a_test_and_the_page_names_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The names in the tables from kubectl to traffic: what stands between backquotes in their rows, of the form `a::b` or `a/b`.
+fn listed(page: &str) -> BTreeSet<&str> {
+    let (_, tables) = page.split_once(END_TO_END).expect("the page has the heading");
+    let rows = tables.lines().filter(|line| line.starts_with("| "));
+    rows.flat_map(|row| row.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn what_the_page_lists_from_kubectl_to_traffic_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/semantics.md")).unwrap();
+    let listed = listed(&page);
+    let mut there = BTreeSet::new();
+    let features = root.join("tests/tests/features");
+    for module in ["routing", "destinations", "gateways", "external", "security"] {
+        let text = std::fs::read_to_string(features.join(format!("{module}.rs"))).unwrap();
+        let names = text.lines().filter_map(|line| line.strip_prefix("pub(crate) async fn ")?.split('(').next());
+        there.extend(names.map(|name| format!("{module}::{name}")));
+    }
+    let missing: Vec<_> = there.iter().filter(|name| !listed.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "features that docs/semantics.md does not list: {missing:?}");
+    read(&root.join("mesh/agent/tests"), &mut |name| drop(there.insert(format!("agent::{name}"))));
+    for step in std::fs::read_dir(root.join("labs/phase3")).unwrap() {
+        let step = step.unwrap();
+        let checks = std::fs::read_to_string(step.path().join("checks.yaml")).unwrap_or_default();
+        let ids = checks.lines().filter_map(|line| line.trim_start().strip_prefix("- id: "));
+        there.extend(ids.map(|id| format!("{}/{id}", step.file_name().to_string_lossy())));
+    }
+    let gone: Vec<_> = listed.iter().filter(|name| !there.contains(**name)).collect();
+    assert!(gone.is_empty(), "docs/semantics.md lists what is not there: {gone:?}");
 }

@@ -3,7 +3,7 @@
 use crate::support::*;
 use std::sync::Arc;
 
-use meshlab_compile::{Compiler, ProxyIdentity, Role};
+use meshlab_compile::{ProxyIdentity, Role, compile};
 use meshlab_proxy_config::{ChainProtocol, Discovery};
 
 #[test]
@@ -331,12 +331,11 @@ fn proxies_alike_share_memory_and_a_change_is_small() {
         mesh.endpoints("big", &name, 8080, &pods);
     }
     let snapshot = mesh.snapshot();
-    let mut compiler = Compiler::new(&snapshot);
     let proxy =
         |pod: &str| ProxyIdentity::of_pod(&mesh.sources.pods[&("big".to_owned(), pod.to_owned())], Role::Sidecar, &snapshot);
-    let first = compiler.compile(&proxy("s0-0")).config;
-    let alike = compiler.compile(&proxy("s0-1")).config;
-    let other = compiler.compile(&proxy("s1-0")).config;
+    let first = compile(&snapshot, &proxy("s0-0")).config;
+    let alike = compile(&snapshot, &proxy("s0-1")).config;
+    let other = compile(&snapshot, &proxy("s1-0")).config;
     assert_eq!(first.routes.len(), alike.routes.len());
     let name = "outbound|80||s7.big.svc.cluster.local";
     assert!(Arc::ptr_eq(&first.clusters[name], &other.clusters[name]));

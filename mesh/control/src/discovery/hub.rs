@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -41,31 +41,44 @@ pub(crate) struct Compiled {
     pub(crate) version: u64,
     pub(crate) config: Arc<ProxyConfig>,
     /// The message that leads here from an earlier version, made once for all proxies of the class.
-    delta: Option<(u64, Message)>,
+    delta: Option<(u64, Arc<Message>)>,
+    /// The message that leads here from nothing, for as long as some proxy has it and has not answered: newcomers of a class mostly
+    /// come together, and to keep it for others would take more memory than what it is made from.
+    complete: Mutex<Weak<Message>>,
     since: Instant,
 }
 
 /// An update, ready to be sent.
-#[derive(Clone)]
 pub(crate) struct Message {
     pub(crate) bytes: Bytes,
     pub(crate) counts: [(&'static str, usize); 5],
 }
 
 impl Message {
-    fn new(update: Update) -> Self {
+    fn new(update: Update) -> Arc<Self> {
         let counts = update.counts();
-        Self { bytes: encode_message(&ControlMessage::Update(Box::new(update))).into(), counts }
+        Arc::new(Self { bytes: encode_message(&ControlMessage::Update(Box::new(update))).into(), counts })
     }
 }
 
 impl Compiled {
     /// The message that leads here from `had`.
-    pub(crate) fn message_from(&self, had: Option<&Self>) -> Message {
+    pub(crate) fn message_from(&self, had: Option<&Self>) -> Arc<Message> {
         match (&self.delta, had) {
             (Some((from, message)), Some(had)) if *from == had.version => message.clone(),
-            _ => Message::new(Update::between(self.version, had.map(|had| &*had.config), &self.config)),
+            (_, Some(had)) => Message::new(Update::between(self.version, Some(&had.config), &self.config)),
+            (_, None) => self.complete_message(),
         }
+    }
+
+    fn complete_message(&self) -> Arc<Message> {
+        let mut complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(message) = complete.upgrade() {
+            return message;
+        }
+        let message = Message::new(Update::between(self.version, None, &self.config));
+        *complete = Arc::downgrade(&message);
+        message
     }
 
     /// How long ago it became the configuration to have.
@@ -258,13 +271,14 @@ fn advance<'a>(
     comparisons: &mut Comparisons<'a>,
 ) -> Arc<Compiled> {
     let (config, since) = (new.clone(), Instant::now());
-    let Some(had) = had else { return Arc::new(Compiled { version, config, delta: None, since }) };
+    let complete = Mutex::default();
+    let Some(had) = had else { return Arc::new(Compiled { version, config, delta: None, complete, since }) };
     let update = Update::from_old(version, &had.config, new, comparisons);
     if update.is_empty() {
         return had.clone();
     }
     let delta = Some((had.version, Message::new(update)));
-    Arc::new(Compiled { version, config, delta, since })
+    Arc::new(Compiled { version, config, delta, complete, since })
 }
 
 #[cfg(test)]
@@ -343,12 +357,14 @@ mod tests {
         let second = proxy.target.borrow_and_update().clone().unwrap();
         hub.publish(toy("z", &[])).await;
         let third = proxy.target.borrow_and_update().clone().unwrap();
-        let shared = |to: &Compiled, from| to.message_from(from).bytes.as_ptr() == to.message_from(from).bytes.as_ptr();
+        let shared = |to: &Compiled, from| Arc::ptr_eq(&to.message_from(from), &to.message_from(from));
         assert!(shared(&third, Some(&second)));
         assert!(!shared(&third, Some(&first)), "a proxy that skipped a version gets a message of its own");
         let text = String::from_utf8(third.message_from(Some(&first)).bytes.to_vec()).unwrap();
         assert!(text.contains("\"z\"") && text.contains("\"removed\":[\"x\"]") && !text.contains("complete"), "{text}");
-        assert!(String::from_utf8(third.message_from(None).bytes.to_vec()).unwrap().contains("\"complete\":true"));
+        let complete = third.message_from(None);
+        assert!(String::from_utf8(complete.bytes.to_vec()).unwrap().contains("\"complete\":true"));
+        assert!(Arc::ptr_eq(&complete, &third.message_from(None)), "newcomers share it while the first has not answered");
     }
 
     #[tokio::test]

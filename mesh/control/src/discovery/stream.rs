@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Compiled, Connected, Hub, World};
+use super::hub::{Compiled, Connected, Hub, Message, World};
 use crate::ca::{Authenticator, Authority, Identity};
 use crate::http::{Body, Peer, json, read_body, text};
 use crate::metrics::Metrics;
@@ -156,6 +156,14 @@ async fn converse<W: World>(discovery: &Discovery<W>, identity: Identity, mut pr
     ended
 }
 
+/// An update that a proxy has been sent and has not answered.
+struct Awaited {
+    target: Arc<Compiled>,
+    /// Kept for others of its class that are sent the same.
+    _message: Arc<Message>,
+    deadline: tokio::time::Instant,
+}
+
 async fn push_until_gone<W: World>(
     discovery: &Discovery<W>,
     name: &str,
@@ -163,10 +171,10 @@ async fn push_until_gone<W: World>(
     proxy: &mut Conversation,
 ) -> Result<(), String> {
     let mut had: Option<Arc<Compiled>> = None;
-    let mut awaited: Option<(Arc<Compiled>, tokio::time::Instant)> = None;
+    let mut awaited: Option<Awaited> = None;
     connected.target.mark_changed();
     loop {
-        let deadline = awaited.as_ref().map(|(_, deadline)| *deadline);
+        let deadline = awaited.as_ref().map(|awaited| awaited.deadline);
         tokio::select! {
             changed = connected.target.changed(), if awaited.is_none() => {
                 if changed.is_err() {
@@ -179,15 +187,15 @@ async fn push_until_gone<W: World>(
                 let message = target.message_from(had.as_deref());
                 count_push(discovery, name, &message.counts, message.bytes.len());
                 connected.update(|status| status.sent = target.version);
-                if proxy.outgoing.send(Ok(Frame::data(message.bytes))).await.is_err() {
+                if proxy.outgoing.send(Ok(Frame::data(message.bytes.clone()))).await.is_err() {
                     return Ok(());
                 }
-                awaited = Some((target, tokio::time::Instant::now() + ACK_TIMEOUT));
+                awaited = Some(Awaited { target, _message: message, deadline: tokio::time::Instant::now() + ACK_TIMEOUT });
             }
             messages = proxy.receive() => {
                 let Some(messages) = messages? else { return Ok(()) };
                 for message in messages {
-                    if let Some(answered) = hear(discovery, name, &connected, message, awaited.as_ref().map(|(sent, _)| sent))? {
+                    if let Some(answered) = hear(discovery, name, &connected, message, awaited.as_ref().map(|awaited| &awaited.target))? {
                         had = Some(answered);
                         awaited = None;
                     }
