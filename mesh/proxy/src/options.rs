@@ -67,6 +67,10 @@ impl<F: Fn(&Span) + Send + Sync + 'static> SpanSink for F {
     }
 }
 
+/// As many header lines as hyper takes where nothing is said. Saying the same makes it clear room for so many with each message, which is
+/// 2 % of a request's CPU.
+pub(crate) const HYPER_MAX_HEADERS: usize = 100;
+
 /// Bounds. The defaults are Envoy's and Istio's where those have one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -99,7 +103,7 @@ impl Default for Limits {
         Self {
             max_connections: 50_000,
             max_head_bytes: 60 * 1024,
-            max_headers: 100,
+            max_headers: HYPER_MAX_HEADERS,
             max_concurrent_streams: 1024,
             max_pending_resets: 20,
             head_timeout: Duration::from_secs(60),

@@ -20,6 +20,13 @@
 //! copying and allocating: futures are therefore pinned where they are made, a retry policy is shared and not cloned, what is added
 //! to a request's headers goes into the map that was received, which has room, and the copy is what is kept for a retry. hyper takes
 //! a new 8 KiB buffer for each message on each side, because it reads ahead while the one before is still held.
+//!
+//! The p99 at a given rate is the machine's where others use it: the same pair had 0.5 ms (p50 0.3; Envoy's 2.8 and 0.6) with real-time
+//! priority and 15 ms (Envoy's 220) without, while compilers ran on both cores. Nothing of ours keeps a request waiting: by `perf sched`,
+//! the proxies of the pair run for 49 µs at a time, which is a request, 95 µs at the 99th percentile, and longer only where the machine has
+//! stood still and requests have queued up. Log lines are handed to a thread of their own.
+//!
+//! A log's memory must not be given back after each piece: growing it again, page by page, was a tenth of a plain hop's CPU.
 
 mod backend;
 mod envoy;

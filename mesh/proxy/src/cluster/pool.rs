@@ -16,7 +16,7 @@ use super::connect::{self, ConnectError, Transport};
 use super::host::Host;
 use super::stats::ClusterStats;
 use crate::http::body::RequestBody;
-use crate::options::milliseconds;
+use crate::options::{HYPER_MAX_HEADERS, milliseconds};
 use crate::tls::client::Inner;
 use crate::tls::peer::PeerCertificate;
 
@@ -311,9 +311,13 @@ impl Cluster {
         let transport = connect::open(self, host, Inner::Http1, None).await?;
         self.stats.upstream_cx_http1_total.increment();
         let facts = Arc::new(ConnectionFacts::of(self, &transport));
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(self.shared.limits.max_headers)
-            .max_header_size(self.shared.limits.max_head_bytes)
+        let limits = &self.shared.limits;
+        let mut builder = http1::Builder::new();
+        if limits.max_headers != HYPER_MAX_HEADERS {
+            builder.max_headers(limits.max_headers);
+        }
+        let (sender, connection) = builder
+            .max_header_size(limits.max_head_bytes)
             .handshake(TokioIo::new(transport.io))
             .await
             .map_err(|error| ConnectError::Tcp(error.to_string()))?;

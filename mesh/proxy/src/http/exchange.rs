@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use meshlab_proxy_config::Direction;
@@ -50,6 +50,8 @@ pub(crate) struct Exchange {
 pub(crate) struct OpenSpan {
     pub(crate) context: span::Context,
     pub(crate) name: Option<String>,
+    /// What of the request's headers its tags may show.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Exchange {

@@ -21,6 +21,7 @@ use crate::drain::DrainState;
 use crate::flags::Flags;
 use crate::io::BoxIo;
 use crate::listener::chain::{ChainKind, HttpChain};
+use crate::options::HYPER_MAX_HEADERS;
 use crate::proxy::Shared;
 use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
@@ -104,8 +105,11 @@ pub(crate) async fn serve_http1(context: HttpContext, io: BoxIo) {
         service_fn(move |request| context.clone().serve(request))
     };
     let server = super::edge::server_text(context.connection.direction);
-    let connection = http1::Builder::new()
-        .max_headers(limits.max_headers)
+    let mut builder = http1::Builder::new();
+    if limits.max_headers != HYPER_MAX_HEADERS {
+        builder.max_headers(limits.max_headers);
+    }
+    let connection = builder
         .max_header_size(limits.max_head_bytes)
         .max_buf_size((limits.max_head_bytes + 4096).max(64 * 1024))
         .half_close(false)

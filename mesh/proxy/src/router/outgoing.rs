@@ -14,7 +14,7 @@ use crate::http::exchange::Exchange;
 use crate::http::handler::Received;
 use crate::route::headers::{HeaderChanges, Side};
 use crate::telemetry::format::View;
-use crate::telemetry::grpc;
+use crate::telemetry::{export, grpc};
 
 /// A protocol change that the client asks for.
 pub(crate) struct UpgradeRequest {
@@ -113,6 +113,9 @@ impl Outgoing {
             // Logs see the request as it is sent.
             let names = &exchange.telemetry.request_captures;
             exchange.info.request_captures = names.iter().map(|name| self.headers.get(name).cloned()).collect();
+            if let (Some(open), Some(tracing)) = (&mut exchange.span, &exchange.telemetry.config.tracing) {
+                open.headers = export::for_tags(tracing, &self.headers);
+            }
         }
         self.headers.remove(header::EXPECT);
         if exchange.is_client_side() {

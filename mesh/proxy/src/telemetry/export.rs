@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::cluster::members::Choice;
 use crate::http::body::RequestBody;
 use crate::http::exchange::{Exchange, OpenSpan};
-use crate::matching::drawn;
+use crate::matching::{drawn, header_name};
 use crate::proxy::Shared;
 use crate::route::Route;
 
@@ -33,7 +33,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A gRPC client's deadline.
-pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Where spans wait.
 pub(crate) struct SpanQueue {
@@ -53,15 +53,28 @@ pub(crate) fn start(exchange: &mut Exchange, headers: &mut HeaderMap, route: &Ro
     if context.sampled {
         let own = (!route.operation.is_empty()).then(|| route.operation.clone());
         let name = exchange.operation.take().or(own);
-        exchange.span = Some(OpenSpan { context, name });
+        exchange.span = Some(OpenSpan { context, name, headers: for_tags(tracing, headers) });
     }
+}
+
+/// The headers of a request that its span's tags may show.
+pub(crate) fn for_tags(tracing: &Tracing, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let custom = tracing.custom_tags.values().filter_map(|tag| match tag {
+        CustomTag::Header { name, .. } => header_name(name).ok(),
+        CustomTag::Literal(_) | CustomTag::Environment { .. } => None,
+    });
+    let names = [header::USER_AGENT, header::CONTENT_TYPE, GRPC_TIMEOUT].into_iter().chain(custom);
+    names.filter_map(|name| headers.get(&name).cloned().map(|value| (name, value))).collect()
 }
 
 /// Finishes a span with what is known of the stream.
 pub(crate) fn finish(proxy: &Arc<Shared>, view: View<'_>, open: OpenSpan) {
     let info = view.info;
     let Some(tracing) = &view.telemetry.config.tracing else { return };
-    let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = |name: &HeaderName| {
+        let (_, value) = open.headers.iter().find(|(kept, _)| kept == name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
     let mut tags = BTreeMap::new();
     let mut tag = |name: &str, value: String| drop(tags.insert(name.to_owned(), value));
     let workload = &view.telemetry.workload;
@@ -89,7 +102,7 @@ pub(crate) fn finish(proxy: &Arc<Shared>, view: View<'_>, open: OpenSpan) {
             tag("grpc.path", http.path.clone());
             tag("grpc.authority", http.authority.clone());
             for (name, header) in [("grpc.content_type", header::CONTENT_TYPE), ("grpc.timeout", GRPC_TIMEOUT)] {
-                if let Some(value) = text(view.request_header(&header)) {
+                if let Some(value) = text(&header) {
                     tag(name, value);
                 }
             }
@@ -98,7 +111,7 @@ pub(crate) fn finish(proxy: &Arc<Shared>, view: View<'_>, open: OpenSpan) {
             }
         }
     }
-    if let Some(agent) = text(view.request_header(&header::USER_AGENT)) {
+    if let Some(agent) = text(&header::USER_AGENT) {
         tag("user_agent", agent);
     }
     if let Some(cluster) = &info.cluster {
@@ -109,10 +122,9 @@ pub(crate) fn finish(proxy: &Arc<Shared>, view: View<'_>, open: OpenSpan) {
         let value = match custom {
             CustomTag::Literal(value) => value.clone(),
             CustomTag::Environment { name, default } => view.telemetry.environment.get(name).unwrap_or(default).clone(),
-            CustomTag::Header { name, default } => HeaderName::from_bytes(name.as_bytes())
-                .ok()
-                .and_then(|name| text(view.request_header(&name)))
-                .unwrap_or_else(|| default.clone()),
+            CustomTag::Header { name, default } => {
+                header_name(name).ok().and_then(|name| text(&name)).unwrap_or_else(|| default.clone())
+            }
         };
         if !value.is_empty() {
             tag(name, value);

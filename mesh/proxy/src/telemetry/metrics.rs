@@ -369,21 +369,42 @@ impl Metrics {
             Some(_) => Protocol::Http,
         };
         let tags = telemetry.metrics.has_tags().then(|| Arc::new(telemetry.metrics.changes(view, reporter == Reporter::Source)));
-        let labels = Labels {
+        let peer = peer.unwrap_or(&self.peers.unknown);
+        let service = self.destination(info, service);
+        let source_principal = source_principal.unwrap_or(unknown_name);
+        let destination_principal = destination_principal.unwrap_or(unknown_name);
+        let key = Key {
             reporter,
-            workload: telemetry.workload.clone(),
-            peer: peer.unwrap_or(&self.peers.unknown).clone(),
-            service: self.destination(info, service),
-            source_principal: source_principal.unwrap_or(unknown_name).clone(),
-            destination_principal: destination_principal.unwrap_or(unknown_name).clone(),
+            workload: identity(&telemetry.workload),
+            peer: identity(peer),
+            service: identity(&service),
+            source_principal: identity(source_principal),
+            destination_principal: identity(destination_principal),
             status: info.status,
-            flags: info.flags,
+            flags: info.flags.bits(),
             grpc_status: info.grpc_status,
             protocol,
             mutual_tls,
             tags,
         };
-        self.find(labels, telemetry)
+        if let Some(series) = self.series.load().get(&key) {
+            return Some(series.clone());
+        }
+        let labels = Labels {
+            reporter,
+            workload: telemetry.workload.clone(),
+            peer: peer.clone(),
+            service,
+            source_principal: source_principal.clone(),
+            destination_principal: destination_principal.clone(),
+            status: info.status,
+            flags: info.flags,
+            grpc_status: info.grpc_status,
+            protocol,
+            mutual_tls,
+            tags: key.tags.clone(),
+        };
+        self.insert(key, labels, telemetry)
     }
 
     /// The service that a stream was for. Where the mesh knows none, a sidecar goes by the name that its application asked for, as
@@ -410,24 +431,7 @@ impl Metrics {
         services.entry(key).or_insert(Arc::new(ServiceIdentity { host, name, namespace })).clone()
     }
 
-    fn find(&self, labels: Labels, telemetry: &super::Telemetry) -> Option<Arc<Series>> {
-        let key = Key {
-            reporter: labels.reporter,
-            workload: identity(&labels.workload),
-            peer: identity(&labels.peer),
-            service: identity(&labels.service),
-            source_principal: identity(&labels.source_principal),
-            destination_principal: identity(&labels.destination_principal),
-            status: labels.status,
-            flags: labels.flags.bits(),
-            grpc_status: labels.grpc_status,
-            protocol: labels.protocol,
-            mutual_tls: labels.mutual_tls,
-            tags: labels.tags.clone(),
-        };
-        if let Some(series) = self.series.load().get(&key) {
-            return Some(series.clone());
-        }
+    fn insert(&self, key: Key, labels: Labels, telemetry: &super::Telemetry) -> Option<Arc<Series>> {
         let _inserting = self.inserting.lock();
         let current = self.series.load();
         if let Some(series) = current.get(&key) {

@@ -15,13 +15,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use meshlab_proxy_config::{AccessLog, CustomTag, Direction, LogFormat, TelemetryConfig};
+use meshlab_proxy_config::{AccessLog, Direction, LogFormat, TelemetryConfig};
 
 use self::filter::Filter;
 use self::format::Format;
 use self::metrics::MetricRules;
 use self::peer::{Peer, Peers};
-use crate::matching::header_name;
 
 /// Telemetry of one proxy, compiled.
 pub(crate) struct Telemetry {
@@ -31,7 +30,7 @@ pub(crate) struct Telemetry {
     pub(crate) workload_header: HeaderValue,
     pub(crate) node_header: HeaderValue,
     pub(crate) logs: Vec<Log>,
-    /// Request headers that logs and tags will want after the request itself has gone upstream.
+    /// Request headers that logs will want after the request itself has gone upstream.
     pub(crate) request_captures: Vec<HeaderName>,
     pub(crate) response_captures: Vec<HeaderName>,
     pub(crate) metrics: MetricRules,
@@ -89,13 +88,6 @@ impl Telemetry {
             if let Some(filter) = &log.filter {
                 filter.captures(&mut request, &mut response);
             }
-        }
-        if let Some(tracing) = &self.config.tracing {
-            request.extend([http::header::USER_AGENT, http::header::CONTENT_TYPE, export::GRPC_TIMEOUT]);
-            request.extend(tracing.custom_tags.values().filter_map(|tag| match tag {
-                CustomTag::Header { name, .. } => header_name(name).ok(),
-                CustomTag::Literal(_) | CustomTag::Environment { .. } => None,
-            }));
         }
         for captures in [&mut request, &mut response] {
             captures.sort_by(|a, b| a.as_str().cmp(b.as_str()));
