@@ -272,7 +272,11 @@ fn the_meshs_programs_say_what_they_lack_as_processes() {
     Error: invalid proxy type "waypoint": want sidecar or router
     exit 1
     "#);
-    insta::assert_snapshot!(home.line("control-plane --no-such-flag"), @"");
+    insta::assert_snapshot!(home.line("control-plane --no-such-flag"), @r"
+    --
+    Error: unknown flag: --no-such-flag
+    exit 1
+    ");
 }
 
 #[test]
@@ -304,9 +308,9 @@ fn the_command_line_is_told() {
        endpoints
       dashboard   Open a page of the lab's Prometheus, Jaeger, Grafana or Kiali
       analyze   Look for mistakes in the mesh's configuration, as `istioctl analyze` does
-      proxy-status  List the proxies and whether they follow istiod, as `istioctl proxy-status` does
+      proxy-status   List the proxies and whether they follow istiod, as `istioctl proxy-status` does
        [alias: ps]
-      proxy-config  Show what a proxy was given, as `istioctl proxy-config` does [alias: pc]
+      proxy-config   Show what a proxy was given, as `istioctl proxy-config` does [alias: pc]
       grade   Grade a folder of submissions, each in a cluster of its own
       progress   Take progress to another machine
       doctor   Look for what keeps a lab from running on this machine
@@ -325,9 +329,10 @@ fn the_command_line_is_told() {
       create   kubectl create
       patch   kubectl patch
       wait   kubectl wait
-      port-forward  kubectl port-forward
-      proxy   Run a proxy of the mesh as a process of this machine: what `pilot-agent proxy` is in a pod
-      control-plane Run the mesh's control plane as a process of this machine: what `pilot-discovery
+      port-forward   kubectl port-forward
+      proxy   Run a proxy of the mesh as a process of this machine: what `pilot-agent proxy` is
+       in a pod
+      control-plane  Run the mesh's control plane as a process of this machine: what `pilot-discovery
        discovery` is in a pod
       completions   Print a completion script
       help   Print this message or the help of the given subcommand(s)
