@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use meshlab_istio_api::{Object, Sidecar};
-use meshlab_proxy_config::{ChainProtocol, Cluster, Endpoints, Listener, ProxyConfig, RouteConfiguration};
+use meshlab_proxy_config::{
+    CertificateSource, ChainProtocol, Cluster, Endpoints, Listener, ProxyConfig, RouteConfiguration, UpstreamTls,
+};
 
 use crate::memo::{Memos, Same};
 use crate::proxy::{Client, ProxyIdentity, Role};
@@ -90,6 +92,7 @@ impl Compiler<'_> {
         config.clusters.extend(inbound.clusters.into_iter().map(|cluster| (cluster.name.clone(), Arc::new(cluster))));
         config.listeners.extend(by_name(inbound.listeners.into_iter().map(Arc::new), |listener| &listener.name));
         config.routes.extend(by_name(inbound.routes.into_iter().map(Arc::new), |route| &route.name));
+        self.add_upstream_secrets(&mut config, |cluster, key| self.is_for_sidecars(cluster, key));
         self.add_providers(&mut config);
         config
     }
@@ -113,26 +116,44 @@ impl Compiler<'_> {
                 add_clusters(&clusters, &mut config.clusters, &mut config.endpoints);
             }
         }
-        self.add_upstream_secrets(&mut config);
+        self.add_upstream_secrets(&mut config, |_, _| true);
         self.add_providers(&mut config);
         config
     }
 
-    /// The Secrets that DestinationRules name, which gateways alone are given.
-    fn add_upstream_secrets(&self, config: &mut ProxyConfig) {
-        use meshlab_proxy_config::{CertificateSource, UpstreamTls};
+    /// The Secrets that DestinationRules name, where `may_have` says that this proxy may have one for a cluster.
+    fn add_upstream_secrets(&self, config: &mut ProxyConfig, may_have: impl Fn(&Cluster, &str) -> bool) {
+        // Of one Secret, some clusters may need the certificate and others only the authority.
+        let mut wanted: BTreeMap<&str, bool> = BTreeMap::new();
         for cluster in config.clusters.values() {
             let UpstreamTls::Custom { client_certificate, ca, .. } = &cluster.tls else { continue };
             let needs_certificate = matches!(client_certificate, Some(CertificateSource::Secret(_)));
             for source in client_certificate.iter().chain(ca) {
                 if let CertificateSource::Secret(key) = source
-                    && !config.secrets.contains_key(key)
+                    && may_have(cluster, key)
                 {
-                    let secret = crate::secret::load(self.snapshot.sources(), key, needs_certificate, true, "");
-                    config.secrets.insert(key.clone(), Arc::new(secret));
+                    *wanted.entry(key).or_default() |= needs_certificate;
                 }
             }
         }
+        let load = |(key, needs_certificate): (&str, bool)| {
+            (key.to_owned(), Arc::new(crate::secret::load(self.snapshot.sources(), key, needs_certificate, true, "")))
+        };
+        let loaded: Vec<_> = wanted.into_iter().map(load).collect();
+        for (key, secret) in loaded {
+            config.secrets.entry(key).or_insert(secret);
+        }
+    }
+
+    /// Sidecars are given Secrets of their own namespace, for rules that name their workloads.
+    fn is_for_sidecars(&self, cluster: &Cluster, key: &str) -> bool {
+        let rules = &self.snapshot.sources().destination_rules;
+        let own = key.strip_prefix("kubernetes://").and_then(|path| path.split_once('/'));
+        own.is_some_and(|(namespace, _)| namespace == self.proxy.namespace)
+            && cluster.origins.iter().filter(|origin| origin.kind == "DestinationRule").any(|origin| {
+                let rule = rules.get(&(origin.namespace.clone(), origin.name.clone()));
+                rule.is_some_and(|rule| rule.spec.workload_selector.is_some())
+            })
     }
 
     /// The clusters of authorizers and of the receiver of spans, also where a Sidecar does not import them.

@@ -242,3 +242,24 @@ fn idle_connections_end_when_the_rule_says() {
     mesh.istio("DestinationRule", "default", "db", "{host: db, trafficPolicy: {connectionPool: {tcp: {idleTimeout: 0s}}}}");
     assert_eq!(idle(&mesh), 0);
 }
+
+#[test]
+fn sidecars_get_secrets_of_their_namespace_for_rules_that_name_them() {
+    let mut mesh = Mesh::bookinfo();
+    for namespace in ["default", "other"] {
+        mesh.apply(&format!("{{apiVersion: v1, kind: Secret, metadata: {{name: cert, namespace: {namespace}}}, data: {{tls.crt: Y2VydA==, tls.key: a2V5, ca.crt: Y2E=}}}}"));
+    }
+    let own = "kubernetes://default/cert";
+    let tls = |host: &str, more: &str, tls: &str| format!("{{host: {host}, {more} trafficPolicy: {{tls: {tls}}}}}");
+    let selector = "workloadSelector: {matchLabels: {app: sleep}},";
+    mesh.istio("DestinationRule", "default", "reviews", &tls("reviews", "", "{mode: MUTUAL, credentialName: cert}"));
+    assert!(mesh.sleep().secrets.is_empty(), "rules for everybody mean gateways");
+    mesh.istio("DestinationRule", "default", "reviews", &tls("reviews", selector, "{mode: SIMPLE, credentialName: cert}"));
+    assert_eq!(mesh.sleep().secrets[own].ca_certificates, "ca");
+    assert!(mesh.sleep().secrets[own].private_key.is_empty(), "no more than is needed");
+    mesh.istio("DestinationRule", "default", "ratings", &tls("ratings", selector, "{mode: MUTUAL, credentialName: cert}"));
+    assert_eq!(mesh.sleep().secrets[own].private_key, "key", "one of two rules needs it");
+    assert!(mesh.compile("default", "ratings-v1").config.secrets.is_empty());
+    mesh.istio("DestinationRule", "default", "ratings", &tls("ratings", selector, "{mode: MUTUAL, credentialName: other/cert}"));
+    assert_eq!(mesh.sleep().secrets.keys().collect::<Vec<_>>(), [own], "none of another namespace");
+}
