@@ -18,6 +18,7 @@ mod kubeconfig;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +95,10 @@ async fn ready_for_pods(informers: &Informers) {
     }
 }
 
+/// A cluster that starts. It is boxed so that all that a cluster is made of is compiled once, here: what an `async fn` does is compiled in
+/// every crate that waits for it.
+pub type Starting = Pin<Box<dyn Future<Output = Result<Cluster, StartError>> + Send>>;
+
 /// A running cluster. Dropping it ends it too, without waiting.
 pub struct Cluster {
     api_server: ApiServer,
@@ -108,7 +113,11 @@ impl Cluster {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(options: ClusterOptions) -> Result<Self, StartError> {
+    pub fn start(options: ClusterOptions) -> Starting {
+        Box::pin(Self::open(options))
+    }
+
+    async fn open(options: ClusterOptions) -> Result<Self, StartError> {
         let network = VirtualNet::new(options.network);
         let api_server = ApiServer::start(ApiServerOptions {
             listen: options.listen,
