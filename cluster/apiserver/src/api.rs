@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Webhooks;
 use crate::auth::{self, Action, Authorizer, Caller, Tokens, UserInfo};
-use crate::http::{Accept, Body, Request, Response, error_answer, json_answer};
+use crate::http::{Accept, Body, Request, Response, error_answer, json_answer, pretty};
 use crate::metrics::Metrics;
 use crate::node::SharedNodeAgent;
 use crate::registry::{Registry, Served};
@@ -123,6 +123,7 @@ impl Api {
     /// Answers a request. Never fails and never panics: what goes wrong is in the answer.
     pub(crate) async fn respond(self: Arc<Self>, caller: Caller, request: Request) -> Response {
         let method = request.method().clone();
+        let pretty = pretty::is_wanted(request.uri().query().unwrap_or_default(), request.headers());
         let api = self.clone();
         let answered = AssertUnwindSafe(api.answer(caller, request)).catch_unwind().await;
         let response = match answered {
@@ -131,7 +132,7 @@ impl Api {
             Err(_) => error_answer(&Status::internal("a bug in this server; its log has the details")),
         };
         self.metrics.count(&method, response.status());
-        response
+        if pretty { pretty::indent(response).await } else { response }
     }
 
     async fn answer(self: Arc<Self>, caller: Caller, request: Request) -> Result<Response, Status> {
@@ -201,12 +202,18 @@ impl Api {
         let accept = if raw { Accept::JSON } else { Accept::parse(&parts.headers)? };
         let reviews = auth::is_review(&path.group, &path.resource);
         let call = Call { api: self, user, served, path, query, headers: parts.headers.clone(), accept };
-        match call.path.subresource.as_str() {
+        let answered = match call.path.subresource.as_str() {
             "" if reviews => auth::review(&call, verb, body).await,
             "" if call.path.resource == "bindings" && call.path.group.is_empty() => subresource::bind_by_body(&call, body).await,
             "" | "status" | "finalize" | "ephemeralcontainers" | "resize" => call.dispatch(verb, body).await,
             _ => subresource::answer(call, verb, parts, upgrade, body).await,
-        }
+        };
+        answered.map(|mut response| {
+            if raw || verb == "watch" {
+                response.extensions_mut().insert(pretty::Verbatim);
+            }
+            response
+        })
     }
 
     /// Puts an object into an empty store.

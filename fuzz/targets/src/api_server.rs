@@ -56,7 +56,9 @@ fn ask(request: Request<Vec<u8>>) {
             *slot = None;
         }
         if let Err(kube::Error::Api(status)) = answer {
-            assert_ne!(status.code, 500, "{asked}: {}", status.message);
+            // This one 500 is Kubernetes' own: https://github.com/kubernetes/kubernetes/issues/122480
+            let own = status.message.starts_with("failed to create typed patch object");
+            assert!(status.code != 500 || own, "{asked}: {}", status.message);
         }
     });
 }

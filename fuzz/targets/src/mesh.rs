@@ -45,7 +45,7 @@ fn identity(role: Role, app: &str, namespace: &str, ip: [u8; 4]) -> ProxyIdentit
         role,
         namespace: namespace.to_owned(),
         pod: app.to_owned(),
-        labels: BTreeMap::from([("app".to_owned(), app.to_owned()), ("istio".to_owned(), app.to_owned())]).into(),
+        labels: BTreeMap::from([("app".to_owned(), app.to_owned()), ("istio".to_owned(), app.to_owned())]),
         ip: Some(IpAddr::from(ip)),
         service_account: "default".to_owned(),
         workload: app.to_owned(),

@@ -3,6 +3,7 @@
 mod accept;
 mod answer;
 mod listener;
+pub(crate) mod pretty;
 mod stall;
 
 use std::time::Duration;

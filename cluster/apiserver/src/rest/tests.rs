@@ -113,5 +113,29 @@ async fn a_full_disk_refuses_every_kind_of_write_and_serves_every_kind_of_read()
     assert_eq!((&event["type"], &event["object"]["data"]["a"]), (&json!("MODIFIED"), &json!("c")));
     drop((api, watch));
     let again = Store::open(Some(directory.path())).unwrap().list(&GroupResource::new("", "configmaps"), None).objects;
-    assert_eq!((again.len(), &again[0].value["data"]["a"]), (1, &json!("c")));
+    assert_eq!((again.len(), &again[0].value()["data"]["a"]), (1, &json!("c")));
+}
+
+#[tokio::test]
+async fn people_get_json_on_many_lines() {
+    let api = api(Store::open(None).unwrap());
+    let text = async |uri: &str, agent: &str| {
+        let request = http::Request::get(uri).header("user-agent", agent);
+        let body = send(&api, request, &Value::Null).await.into_body();
+        String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    };
+    let one_line = text("/api/v1/namespaces/default/pods/web", "kubectl/v1.33.1").await;
+    assert!(!one_line.contains('\n') && one_line.contains("not found"), "{one_line}");
+    for (uri, agent) in [("/api/v1/pods", "curl/8.5.0"), ("/apis", "Mozilla/5.0 (X11)"), ("/api/v1/pods?pretty=true", "kubectl")]
+    {
+        let lines = text(uri, agent).await;
+        assert!(lines.starts_with("{\n  \"") && lines.ends_with("\n}"), "{uri}: {lines}");
+    }
+    assert!(!text("/api/v1/pods?pretty=false", "curl/8.5.0").await.contains('\n'));
+    // Whoever watches waits for lines, each an event.
+    put(&api, "configmaps", "a", Expect::Absent, json!({"metadata": {"name": "a", "namespace": "default"}}));
+    let request = http::Request::get("/api/v1/configmaps?watch=true").header("user-agent", "curl/8.5.0");
+    let mut watch = send(&api, request, &Value::Null).await.into_body();
+    let event = watch.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(event.iter().filter(|byte| **byte == b'\n').count(), 1);
 }

@@ -67,9 +67,13 @@ async fn read_archive(process: &mut Process, file: &str) -> Result<Vec<u8>, Fail
     };
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) { unpack(&bytes)? } else { bytes };
     match bytes.len() as u64 > MAX_ARCHIVE {
-        true => Err(Failure::new(format!("the archive is over {} MiB", MAX_ARCHIVE >> 20))),
+        true => Err(too_large()),
         false => Ok(bytes),
     }
+}
+
+fn too_large() -> Failure {
+    Failure::new(format!("the archive is over {} MiB", MAX_ARCHIVE >> 20))
 }
 
 fn unpack(bytes: &[u8]) -> Result<Vec<u8>, Failure> {
@@ -95,7 +99,7 @@ async fn create(process: &mut Process, options: &Options, file: &str) -> Outcome
     }
     while let Some(name) = todo.pop() {
         if archive.get_ref().len() as u64 > MAX_ARCHIVE {
-            return Err(Failure::new(format!("the archive is over {} MiB", MAX_ARCHIVE >> 20)));
+            return Err(too_large());
         }
         let path = absolute(&from, &name);
         let fs = process.container.fs.clone();
@@ -164,7 +168,7 @@ struct Member {
 fn members(bytes: &[u8]) -> Result<Vec<Member>, Failure> {
     let wrong = |err: std::io::Error| Failure::new(format!("invalid tar archive: {err}"));
     let mut archive = Archive::new(Cursor::new(bytes));
-    let mut members = Vec::new();
+    let (mut members, mut room) = (Vec::new(), MAX_ARCHIVE);
     for entry in archive.entries().map_err(wrong)? {
         let mut entry = entry.map_err(wrong)?;
         let header = entry.header();
@@ -177,8 +181,9 @@ fn members(bytes: &[u8]) -> Result<Vec<Member>, Failure> {
             target: entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned()),
             content: Vec::new(),
         };
-        // No more than the archive itself has.
-        entry.read_to_end(&mut member.content).map_err(wrong)?;
+        // A sparse file says of itself how long it is, and can be any number of times longer than the archive.
+        let read = (&mut entry).take(room + 1).read_to_end(&mut member.content).map_err(wrong)?;
+        room = room.checked_sub(read as u64).ok_or_else(too_large)?;
         members.push(member);
     }
     Ok(members)
@@ -221,7 +226,7 @@ async fn extract(process: &mut Process, options: &Options, bytes: &[u8]) -> Outc
                 let _ = fs.remove_file(&path);
                 fs.symlink(member.target.as_deref().unwrap_or_default(), &path)
             }
-            EntryType::Regular | EntryType::Continuous => {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 fs.write(&path, member.content)?;
                 fs.set_mode(&path, member.mode)?;
                 if options.has('m') { Ok(()) } else { fs.set_modified(&path, member.modified) }

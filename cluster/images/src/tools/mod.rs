@@ -206,12 +206,17 @@ pub(crate) async fn read_input(process: &mut Process, file: &str) -> Result<Vec<
 
 /// Reads all files, or standard input, one after the other.
 pub(crate) async fn read_inputs(process: &mut Process, files: &[String]) -> Result<Vec<u8>, Failure> {
+    /// What all files together may have; one may be named any number of times.
+    const MAX_INPUTS: usize = 64 << 20;
     if files.is_empty() {
         return crate::output::read_stdin(process).await;
     }
     let mut all = Vec::new();
     for file in files {
         all.extend(read_input(process, file).await?);
+        if all.len() > MAX_INPUTS {
+            return Err(Failure::new(format!("the files are over {} MiB together", MAX_INPUTS >> 20)));
+        }
     }
     Ok(all)
 }

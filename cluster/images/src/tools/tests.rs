@@ -147,6 +147,29 @@ async fn an_archive_cannot_lead_out_of_its_directory() {
 }
 
 #[tokio::test]
+async fn a_sparse_file_is_no_larger_than_an_archive_may_be() {
+    let pod = pod();
+    for (length, code) in [("00000010000", 0), ("77777777000", 1)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("hole").unwrap();
+        header.set_mode(0o644);
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_size(0);
+        let sparse = header.as_gnu_mut().unwrap();
+        sparse.realsize[..11].copy_from_slice(length.as_bytes());
+        sparse.sparse[0].offset[..11].copy_from_slice(length.as_bytes());
+        sparse.sparse[0].numbytes[..11].copy_from_slice(b"00000000000");
+        header.set_cksum();
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append(&header, &b""[..]).unwrap();
+        pod.container.fs.write("/tmp/sparse.tar", archive.into_inner().unwrap()).unwrap();
+        let output = pod.sh("tar xf /tmp/sparse.tar -C /tmp && wc -c /tmp/hole").await;
+        let expected = if code == 0 { ("4096 /tmp/hole\n", "") } else { ("", "tar: the archive is over 64 MiB\n") };
+        assert_eq!((output.code, (output.stdout.as_str(), output.stderr.as_str())), (code, expected));
+    }
+}
+
+#[tokio::test]
 async fn names_are_looked_up() {
     let world = World::new();
     let _web = world.pod("web", "10.244.0.5", crate::busybox());

@@ -77,15 +77,20 @@ pub(crate) fn decode_escapes(text: &str) -> Decoded {
     Decoded { bytes, stopped: false }
 }
 
+/// The longest output of one `printf`.
+const MAX_OUTPUT: usize = 16 << 20;
+
 /// `printf FORMAT [ARGUMENT…]`; the format is used again while there are arguments.
 pub(super) fn printf(arguments: &[String]) -> Result<Vec<u8>, String> {
-    const MAX_OUTPUT: usize = 16 << 20;
     let (format, mut rest) = arguments.split_first().ok_or("usage: printf FORMAT [ARGUMENT]...")?;
     let mut output = Vec::new();
     loop {
         let before = rest.len();
         let stopped = printf_once(format, &mut rest, &mut output)?;
-        if stopped || rest.is_empty() || rest.len() == before || output.len() > MAX_OUTPUT {
+        if output.len() > MAX_OUTPUT {
+            return Err(format!("the output is over {} MiB", MAX_OUTPUT >> 20));
+        }
+        if stopped || rest.is_empty() || rest.len() == before {
             return Ok(output);
         }
     }
@@ -100,7 +105,9 @@ fn printf_once(format: &str, arguments: &mut &[String], output: &mut Vec<u8>) ->
         Some(first.as_str())
     };
     let mut rest = format;
-    while let Some(at) = rest.find('%') {
+    while let Some(at) = rest.find('%')
+        && output.len() <= MAX_OUTPUT
+    {
         let decoded = decode_escapes(&rest[..at]);
         output.extend(decoded.bytes);
         if decoded.stopped {
@@ -196,5 +203,7 @@ mod tests {
         assert_eq!(run(printf, &["%s,", "a", "b", "c"]), "a,b,c,");
         assert_eq!(run(printf, &["%.2f %%", "3.14159"]), "3.14 %");
         assert_eq!(run(printf, &["%s=%d "]), "=0 ");
+        let wide = "%4096d".repeat(1 << 15);
+        assert_eq!(super::printf(&[wide]), Err("the output is over 16 MiB".to_owned()));
     }
 }
