@@ -66,9 +66,11 @@ pub(crate) struct DestinationRulesInputs {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct RuleInputs {
     mesh: Same<MeshConfig>,
-    /// Oldest first.
-    objects: Vec<Same<Object<DestinationRule>>>,
+    objects: Objects,
 }
+
+/// Rules as they were written, the oldest first.
+type Objects = Vec<Same<Object<DestinationRule>>>;
 
 impl DestinationRulesInputs {
     pub(crate) fn of(sources: &Sources) -> Self {
@@ -102,7 +104,7 @@ impl DestinationRules {
         let mesh = &inputs.mesh;
         let mut objects: Vec<&Arc<Object<DestinationRule>>> = inputs.destination_rules.values().collect();
         objects.sort_by(|a, b| a.age_order().cmp(&b.age_order()));
-        let mut grouped: BTreeMap<&str, BTreeMap<String, Vec<Same<Object<DestinationRule>>>>> = BTreeMap::new();
+        let mut grouped: BTreeMap<&str, BTreeMap<String, Objects>> = BTreeMap::new();
         for object in objects {
             let by_host = grouped.entry(&object.meta.namespace).or_default();
             by_host.entry(host_of(object, mesh)).or_default().push(Same::of(object));

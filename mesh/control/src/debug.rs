@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::discovery::{Compiled, Hub};
 use crate::http::{Body, json, not_found, text};
 use crate::inventory::Inventory;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::settings::Settings;
 
 /// The version that istiod and its proxies call themselves.
@@ -54,18 +54,12 @@ impl Debug {
     fn render_metrics(&self) -> String {
         let sources = self.inventory.sources();
         let proxies = self.hub.proxies().len();
-        let gauges: [(&'static str, &'static str, usize); 4] = [
-            ("pilot_services", "Total services known to pilot.", sources.services.len()),
-            ("pilot_virt_services", "Total virtual services known to pilot.", sources.virtual_services.len()),
-            ("pilot_xds", "Number of endpoints connected to this pilot using XDS.", proxies),
-            ("pilot_info", "Pilot version and build information.", 1),
-        ];
-        for (name, help, value) in gauges {
-            let labels: &[(&str, &str)] =
-                if name == "pilot_services" || name == "pilot_virt_services" { &[] } else { &[("version", VERSION)] };
-            #[expect(clippy::cast_precision_loss, reason = "counts of objects stay far below 2^52")]
-            self.metrics.set(name, help, labels, value as f64);
-        }
+        #[expect(clippy::cast_precision_loss, reason = "counts of objects stay far below 2^52")]
+        let number = |count: usize| count as f64;
+        self.metrics.set(&metrics::SERVICES, [], number(sources.services.len()));
+        self.metrics.set(&metrics::VIRTUAL_SERVICES, [], number(sources.virtual_services.len()));
+        self.metrics.set(&metrics::PROXIES, [VERSION], number(proxies));
+        self.metrics.set(&metrics::INFO, [VERSION], 1.0);
         self.metrics.render()
     }
 

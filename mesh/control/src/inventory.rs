@@ -14,7 +14,7 @@ use meshlab_proxy_config::Log;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::watch::{Change, watch_dynamic};
 
 /// Namespace and name.
@@ -305,8 +305,7 @@ impl Inventory {
     }
 
     fn count_event(&self, followed: &Followed, event: &str) {
-        let labels = [("type", followed.kind), ("event", event)];
-        self.metrics.count("pilot_k8s_cfg_events", "Events from k8s config.", &labels);
+        self.metrics.count(&metrics::CONFIG_EVENTS, [followed.kind, event]);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -6,7 +6,7 @@ use meshlab_istio_api::{Kind, validate};
 use serde_json::{Value, json};
 
 use crate::inject::Injector;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 
 /// What EnvoyFilter and WasmPlugin are answered with.
 pub(crate) fn inert_message(kind: Kind) -> Option<&'static str> {
@@ -36,27 +36,27 @@ pub(crate) fn inject(
     workload_config: impl FnOnce(&str, &Value) -> Value,
     metrics: &Metrics,
 ) -> Value {
-    metrics.count("sidecar_injection_requests_total", "Total number of sidecar injection requests.", &[]);
+    metrics.count(&metrics::INJECTION_REQUESTS, []);
     let request = &review["request"];
     let pod = &request["object"];
     if !pod.is_object() {
-        metrics.count("sidecar_injection_failure_total", "Total number of failed sidecar injection requests.", &[]);
+        metrics.count(&metrics::INJECTION_FAILURES, []);
         return refuse(review, "the review has no object");
     }
     let namespace = request["namespace"].as_str().or_else(|| pod["metadata"]["namespace"].as_str()).unwrap_or("default");
     let config = workload_config(namespace, &pod["metadata"]["labels"]);
     match injector.inject(pod, namespace, &config) {
         Ok(None) => {
-            metrics.count("sidecar_injection_skip_total", "Total number of skipped sidecar injection requests.", &[]);
+            metrics.count(&metrics::INJECTION_SKIPS, []);
             respond(review, json!({ "allowed": true }))
         }
         Ok(Some(patch)) => {
-            metrics.count("sidecar_injection_success_total", "Total number of successful sidecar injection requests.", &[]);
+            metrics.count(&metrics::INJECTION_SUCCESSES, []);
             let patch = STANDARD.encode(serde_json::to_vec(&patch).unwrap_or_default());
             respond(review, json!({ "allowed": true, "patch": patch, "patchType": "JSONPatch" }))
         }
         Err(error) => {
-            metrics.count("sidecar_injection_failure_total", "Total number of failed sidecar injection requests.", &[]);
+            metrics.count(&metrics::INJECTION_FAILURES, []);
             refuse(review, &format!("failed to run injection template: {error}"))
         }
     }
@@ -69,10 +69,11 @@ pub(crate) fn validate_review(review: &Value, metrics: &Metrics) -> Value {
     let Some(kind) = Kind::parse(label("apiVersion"), label("kind")) else {
         return refuse(review, &format!("unrecognized type {}, {}", label("apiVersion"), label("kind")));
     };
-    let labels = [("group", kind.group().name()), ("version", ""), ("resource", kind.plural())];
+    let version = review["request"]["resource"]["version"].as_str().unwrap_or_default();
+    let [group, version, resource] = [kind.group().name(), version, kind.plural()];
     match validate(object) {
         Ok(warnings) => {
-            metrics.count("galley_validation_passed", "Resource is valid.", &labels);
+            metrics.count(&metrics::VALIDATION_PASSED, [group, version, resource]);
             let mut said: Vec<_> = warnings.iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect();
             if said.is_empty() {
                 said.extend(inert_message(kind).map(str::to_owned));
@@ -84,7 +85,7 @@ pub(crate) fn validate_review(review: &Value, metrics: &Metrics) -> Value {
             respond(review, response)
         }
         Err(errors) => {
-            metrics.count("galley_validation_failed", "Resource validation failed.", &labels);
+            metrics.count(&metrics::VALIDATION_FAILED, [group, version, resource, "invalid_resource"]);
             let faults: Vec<_> = errors.iter().map(ToString::to_string).collect();
             refuse(review, &format!("configuration is invalid: {}", faults.join("; ")))
         }

@@ -15,7 +15,7 @@ pub(super) fn applies(entry: &HttpMatchRequest, inputs: &RoutesInputs) -> bool {
         return false;
     }
     if !entry.gateways.is_empty() {
-        return entry.gateways.iter().any(|gateway| *gateway == inputs.gateway);
+        return entry.gateways.contains(&inputs.gateway);
     }
     selects(&entry.source_labels, &inputs.client.labels)
         && (entry.source_namespace.is_empty() || entry.source_namespace == inputs.client.namespace)

@@ -160,9 +160,9 @@ fn without_overlaps(claims: &[Arc<Named>], full_names: &HashMap<&str, &Arc<MeshS
         if !names.insert(&host.name) {
             continue;
         }
-        let free = host.domains.iter().filter_map(|domain| {
+        let free = host.domains.iter().filter(|&domain| {
             let anothers = short.contains(domain) && full_names.contains_key(domain.as_str());
-            (!anothers && taken.insert(lower_case(domain))).then_some(domain)
+            !anothers && taken.insert(lower_case(domain))
         });
         let domains: Vec<&String> = free.collect();
         if domains.len() == host.domains.len() {

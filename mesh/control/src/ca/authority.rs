@@ -57,6 +57,18 @@ pub enum CaError {
     Signing(#[from] rcgen::Error),
 }
 
+impl CaError {
+    /// What kind of error it is, in Istio's words for its metric.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::BadCa { .. } => "CA_NOT_READY",
+            Self::BadRequest(_) => "CSR_ERROR",
+            Self::TtlTooLong { .. } => "TTL_ERROR",
+            Self::Signing(_) => "CERT_GEN_ERROR",
+        }
+    }
+}
+
 /// A certificate of istiod's own.
 pub struct ServingCertificate {
     /// PEM chain.

@@ -10,7 +10,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use meshlab_proxy_config::Log;
-use meshlab_proxy_config::discovery::{CertificateRequest, MessageReader, Node, ProxyMessage};
+use meshlab_proxy_config::discovery::{CertificateRequest, MessageReader, Node, ProxyMessage, Rejection};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::hub::{Compiled, Connected, Hub, Message, World};
 use crate::ca::{Authenticator, Authority, Identity};
 use crate::http::{Body, Peer, json, read_body, text};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 
 /// A proxy that does not answer an update for so long is disconnected; it comes back and starts afresh.
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,11 +53,11 @@ pub(crate) async fn certificate<W: World>(
     request: Request<Incoming>,
     peer: Peer,
 ) -> Response<Body> {
-    discovery.metrics.count("citadel_server_csr_count", "The number of CSRs received by Citadel server.", &[]);
+    discovery.metrics.count(&metrics::CSRS, []);
     let identity = match discovery.identify(&request, &peer).await {
         Ok(identity) => identity,
         Err(response) => {
-            discovery.metrics.count("citadel_server_authentication_failure_count", "The number of authentication failures.", &[]);
+            discovery.metrics.count(&metrics::CSR_AUTHENTICATION_FAILURES, []);
             return response;
         }
     };
@@ -72,16 +72,11 @@ pub(crate) async fn certificate<W: World>(
     let ttl = (asked.validity_s > 0).then(|| Duration::from_secs(asked.validity_s));
     match discovery.authority.sign(&asked.csr, &identity.to_string(), ttl) {
         Ok(issued) => {
-            let name = "citadel_server_success_cert_issuance_count";
-            discovery.metrics.count(name, "The number of certificates issuances that have succeeded.", &[]);
+            discovery.metrics.count(&metrics::CSR_SUCCESSES, []);
             json(&issued)
         }
         Err(error) => {
-            discovery.metrics.count(
-                "citadel_server_csr_sign_err_count",
-                "The number of errors occurred when signing the CSR.",
-                &[],
-            );
+            discovery.metrics.count(&metrics::CSR_SIGNING_ERRORS, [error.kind()]);
             discovery.log.error("ca", format_args!("CSR signing error for {identity}: {error}"));
             text(StatusCode::BAD_REQUEST, error.to_string())
         }
@@ -230,15 +225,10 @@ fn hear<W: World>(
     let Some(awaited) = awaited.filter(|awaited| awaited.version == version) else {
         return Err(format!("{name} answered version {version}, which was not asked"));
     };
-    let (metrics, log) = (&discovery.metrics, &discovery.log);
-    metrics.observe(
-        "pilot_proxy_convergence_time",
-        "Delay in seconds between config change and a proxy receiving all required configuration.",
-        awaited.age_seconds(),
-    );
+    discovery.metrics.observe(&metrics::CONVERGENCE_TIME, awaited.age_seconds());
     for rejection in &rejected {
-        metrics.count("pilot_total_xds_rejects", "Total number of XDS responses from pilot rejected by proxy.", &[]);
-        log.warn("ads", format_args!("ADS: ACK ERROR {name} {}: {}", rejection.resource, rejection.message));
+        discovery.metrics.count(&metrics::REJECTS, [rejected_type(rejection)]);
+        discovery.log.warn("ads", format_args!("ADS: ACK ERROR {name} {}: {}", rejection.resource, rejection.message));
     }
     connected.update(|status| {
         status.acked = version;
@@ -247,14 +237,20 @@ fn hear<W: World>(
     Ok(Some(awaited.clone()))
 }
 
+/// Envoy's short name for the type of a refused resource; what has none keeps its own.
+fn rejected_type(rejection: &Rejection) -> &str {
+    match rejection.resource.split([' ', '/']).next().unwrap_or_default() {
+        "cluster" => "cds",
+        "listener" => "lds",
+        "route" => "rds",
+        other => other,
+    }
+}
+
 fn count_push<W: World>(discovery: &Discovery<W>, name: &str, counts: &[(&'static str, usize)], bytes: usize) {
     for (kind, count) in counts.iter().filter(|(_, count)| *count > 0) {
         let label = kind.to_lowercase();
-        discovery.metrics.count(
-            "pilot_xds_pushes",
-            "Pilot build and send errors for lds, rds, cds and eds.",
-            &[("type", &label)],
-        );
+        discovery.metrics.count(&metrics::PUSHES, [&label]);
         discovery.log.info("ads", format_args!("{kind}: PUSH for node:{name} resources:{count} size:{bytes}B"));
     }
 }
