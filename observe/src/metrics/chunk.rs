@@ -154,6 +154,9 @@ const RUN: u8 = 0;
 /// other token is one more than the [`zigzag`] of the change of the growth.
 const BITS: u8 = 1;
 
+/// Most bytes of a token with what follows it.
+const TOKEN: usize = 11;
+
 /// Values, and the state in which the next one is written.
 #[derive(Debug, Clone)]
 struct Values {
@@ -184,6 +187,10 @@ impl Values {
             _ => (self.last == value.to_bits()).then_some(0),
         };
         let change = growth.map(|growth| growth - self.growth);
+        if self.tokens.capacity() - self.tokens.len() < TOKEN {
+            // Twice as much, as a vector takes, would be half empty on the average.
+            self.tokens.reserve_exact(TOKEN + self.tokens.len() / 8);
+        }
         match (change, self.tokens.last_mut()) {
             (Some(0), Some(length)) if self.running && *length < u8::MAX => *length += 1,
             (Some(0), _) => self.tokens.extend([RUN, 1]),

@@ -8,15 +8,17 @@ use axum::response::{Redirect, Response};
 use axum::routing::get;
 use http::HeaderMap;
 use minijinja::{Value, context};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::api::Server;
 use super::chunk::Sample;
 use super::labels::Labels;
 use super::promql::{self, Answer, Budget, format_number};
-use super::scrape::now;
+use super::scrape::{Status, now};
+use super::target::Target;
 use crate::pages::chart::chart;
-use crate::pages::{Asked, Entry, Page, Product, Query, assets, live, part, value};
+use crate::pages::{Asked, Entry, Language, Page, Product, Query, assets, live, part, value};
 
 /// Rows of a table.
 const MAX_ROWS: usize = 1000;
@@ -31,6 +33,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/query", get(query_page))
         .route("/query/live", get(query_updates))
         .route("/targets", get(targets_page))
+        .route("/targets/live", get(targets_updates))
         .merge(assets())
         .with_state(server)
 }
@@ -150,29 +153,38 @@ struct TargetRow {
 
 async fn targets_page(State(server): State<Arc<Server>>, query: Query, headers: HeaderMap) -> Response {
     let page = Page::new(&PRODUCT, "targets.html", "", &query, &headers);
-    let targets: Vec<TargetRow> = server
-        .pool
-        .lock()
-        .iter()
-        .map(|(target, status)| {
-            let status = status.lock();
-            let label = |name: &str| target.labels.get(name).cloned().unwrap_or_default();
-            TargetRow {
-                url: target.url(),
-                up: status.up == Some(true),
-                state: status.up.map_or("unknown", |up| if up { "up" } else { "down" }),
-                pod: format!("{}/{}", label("namespace"), label("pod")),
-                samples: status.samples,
-                duration: format!("{:.1} ms", status.duration.as_secs_f64() * 1e3),
-                error: status.error.clone(),
-            }
-        })
-        .collect();
+    let live = format!("targets/live?lang={}", page.language.code());
+    page.render(context! { live, ..targets(&server, page.language) })
+}
+
+async fn targets_updates(State(server): State<Arc<Server>>, query: Query, headers: HeaderMap) -> Response {
+    let language = Language::of(&query, &headers);
+    let period = server.interval;
+    live(period, move || std::future::ready(part("targets_part.html", "", language, targets(&server, language))))
+}
+
+/// Every target with how it fares, and what is in memory.
+fn targets(server: &Server, language: Language) -> Value {
+    let row = |(target, status): (&Target, &Arc<Mutex<Status>>)| {
+        let status = status.lock();
+        let label = |name: &str| target.labels.get(name).map(String::as_str);
+        let pod = label("namespace").zip(label("pod"));
+        TargetRow {
+            url: target.url(),
+            up: status.up == Some(true),
+            state: status.up.map_or("unknown", |up| if up { "up" } else { "down" }),
+            pod: pod.map_or_else(|| "–".to_owned(), |(namespace, pod)| format!("{namespace}/{pod}")),
+            samples: status.samples,
+            duration: format!("{:.1} ms", status.duration.as_secs_f64() * 1e3),
+            error: status.error.clone(),
+        }
+    };
+    let targets: Vec<TargetRow> = server.pool.lock().iter().map(row).collect();
     let size = server.tsdb.size();
     let sizes = [
-        (page.language.text("series"), size.series.to_string()),
-        (page.language.text("samples"), size.samples.to_string()),
+        (language.text("series"), size.series.to_string()),
+        (language.text("samples"), size.samples.to_string()),
         ("MiB", format!("{:.1}", size.bytes as f64 / f64::from(1 << 20))),
     ];
-    page.render(context! { targets => value(targets), sizes => value(sizes), dropped => value(server.tsdb.dropped.read()) })
+    context! { targets => value(targets), sizes => value(sizes), dropped => value(server.tsdb.dropped.read()) }
 }

@@ -256,7 +256,9 @@ async fn the_pages_show_a_query_and_the_targets_and_are_harmless() {
         assert!(html.contains("parse error"), "{html}");
         assert_harmless(&html);
         let (_, html) = ask(&router, "/targets", language).await;
-        assert!(html.contains("series_limit") && html.contains("down"), "{html}");
+        let dropped =
+            if language == "ja" { "系列数の上限を超えたサンプル" } else { "Samples of series beyond the limit" };
+        assert!(html.contains(dropped) && html.contains("down"), "{html}");
         assert_harmless(&html);
     }
 }

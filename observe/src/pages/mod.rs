@@ -50,6 +50,7 @@ templates![
     "query.html",
     "query_part.html",
     "targets.html",
+    "targets_part.html",
     "search.html",
     "trace.html",
 ];

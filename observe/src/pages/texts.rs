@@ -30,6 +30,11 @@ pub(super) const TEXTS: &[(&str, &str, &str)] = &[
     ),
     ("degraded", "一部失敗", "Degraded"),
     ("dropped", "捨てたデータ", "Dropped"),
+    ("dropped_label_limit", "ラベルが多すぎる、または長すぎる系列", "Samples of series with too many or too long labels"),
+    ("dropped_memory_limit", "メモリの上限のため早く消したチャンク", "Chunks forgotten early, to save memory"),
+    ("dropped_out_of_bounds", "ありえない時刻のサンプル", "Samples of a time that cannot be"),
+    ("dropped_out_of_order", "前のものより新しくないサンプル", "Samples not newer than the one before"),
+    ("dropped_series_limit", "系列数の上限を超えたサンプル", "Samples of series beyond the limit"),
     ("duration", "所要時間", "Duration"),
     ("durations", "所要時間", "Durations"),
     (

@@ -44,8 +44,10 @@ pub(crate) struct Store {
 #[derive(Debug, Default)]
 struct Inner {
     traces: AHashMap<u128, Trace>,
-    /// In the order in which they began to arrive.
+    /// In the order in which they began to arrive, which numbers them.
     order: VecDeque<u128>,
+    /// The number of the first one there.
+    oldest: u32,
     services: BTreeMap<Arc<str>, Service>,
     processes: Processes,
     dictionary: Dictionary,
@@ -62,21 +64,23 @@ struct Trace {
     /// By service: the earliest start, which is its place in the service's index.
     services: Vec<(Arc<str>, u64)>,
     /// By process: how many of the spans are its own.
-    processes: Vec<(u32, usize)>,
+    processes: Vec<(u32, u32)>,
+    /// Its number.
+    number: u32,
 }
 
 /// A trace takes so much beside its bytes: its place in the maps and lists.
 const PER_TRACE: usize = 2 * size_of::<(u128, Trace)>();
 /// And so much for each of its services, with the place in the service's index.
-const PER_SERVICE: usize = size_of::<(Arc<str>, u64)>() + 2 * size_of::<(u64, u128)>();
-const PER_PROCESS: usize = size_of::<(u32, usize)>();
+const PER_SERVICE: usize = size_of::<(Arc<str>, u64)>() + 2 * size_of::<(u64, u32)>();
+const PER_PROCESS: usize = size_of::<(u32, u32)>();
 
 #[derive(Debug, Default)]
 struct Service {
     /// Name, and kind of span.
     operations: BTreeSet<(String, String)>,
-    /// By start.
-    traces: BTreeSet<(u64, u128)>,
+    /// Their numbers, by start.
+    traces: BTreeSet<(u64, u32)>,
 }
 
 /// What is looked for: traces with a span that fulfils all of it.
@@ -152,8 +156,11 @@ impl Store {
     pub(crate) fn search(&self, search: &Search) -> Vec<Vec<Span>> {
         let inner = self.inner.read();
         let Some(service) = inner.services.get(search.service.as_str()) else { return Vec::new() };
-        let until = service.traces.range(..=(search.end, u128::MAX)).rev();
-        let traces = until.filter_map(|(_, id)| Some((*id, inner.traces.get(id)?)));
+        let until = service.traces.range(..=(search.end, u32::MAX)).rev();
+        let traces = until.filter_map(|(_, number)| {
+            let id = *inner.order.get(number.wrapping_sub(inner.oldest) as usize)?;
+            Some((id, inner.traces.get(&id)?))
+        });
         let tags: Vec<_> = search.tags.iter().map(|(name, value)| Wanted::new(name, value, &inner.dictionary)).collect();
         let matches =
             |span: Packed<'_>| inner.processes.get(span.process).is_some_and(|process| search.matches(&span, process, &tags));
@@ -239,20 +246,21 @@ impl Inner {
             service.operations.insert((span.name.clone(), kind.to_owned()));
         }
         let trace = self.traces.entry(span.trace).or_insert_with(|| {
+            let number = self.oldest.wrapping_add(self.order.len() as u32);
             self.order.push_back(span.trace);
             self.bytes += Trace::default().size();
-            Trace::default()
+            Trace { number, ..Trace::default() }
         });
         self.bytes -= trace.size() + self.processes.bytes;
         match trace.services.iter_mut().find(|(known, _)| *known == name) {
             Some((_, first)) if *first <= span.start => {}
             Some((_, first)) => {
-                service.traces.remove(&(*first, span.trace));
-                service.traces.insert((span.start, span.trace));
+                service.traces.remove(&(*first, trace.number));
+                service.traces.insert((span.start, trace.number));
                 *first = span.start;
             }
             None => {
-                service.traces.insert((span.start, span.trace));
+                service.traces.insert((span.start, trace.number));
                 trace.services.push((name, span.start));
             }
         }
@@ -270,17 +278,18 @@ impl Inner {
 
     fn forget_oldest(&mut self) -> u64 {
         let Some(id) = self.order.pop_front() else { return 0 };
+        self.oldest = self.oldest.wrapping_add(1);
         let Some(trace) = self.traces.remove(&id) else { return 0 };
         self.bytes -= trace.size() + self.processes.bytes;
         for (name, first) in &trace.services {
             if let Some(service) = self.services.get_mut(name) {
-                service.traces.remove(&(*first, id));
+                service.traces.remove(&(*first, trace.number));
                 if service.traces.is_empty() {
                     self.services.remove(name);
                 }
             }
         }
-        trace.processes.iter().for_each(|(process, spans)| self.processes.release(*process, *spans));
+        trace.processes.iter().for_each(|(process, spans)| self.processes.release(*process, *spans as usize));
         self.bytes += self.processes.bytes;
         self.spans -= trace.spans;
         trace.spans as u64
