@@ -75,7 +75,9 @@ fn edit() -> impl Strategy<Value = Edit> {
 
 fn change(mesh: &mut Mesh, edit: Edit) {
     match edit {
-        Edit::Istio { kind, name, spec } => drop(mesh.istio(kind, "default", &name, &spec)),
+        Edit::Istio { kind, name, spec } => {
+            mesh.istio(kind, "default", &name, &spec);
+        }
         Edit::Remove { kind, name } => {
             let group = if kind == "PeerAuthentication" { "security" } else { "networking" };
             mesh.sources.remove(&format!("{group}.istio.io/v1"), kind, "default", &name);
@@ -86,7 +88,9 @@ fn change(mesh: &mut Mesh, edit: Edit) {
             let labels = format!("{{topology.kubernetes.io/region: r, topology.kubernetes.io/zone: {zone}}}");
             mesh.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}, labels: {labels}}}}}"));
         }
-        Edit::MeshConfig(yaml) => drop(mesh.mesh_config(yaml)),
+        Edit::MeshConfig(yaml) => {
+            mesh.mesh_config(yaml);
+        }
     }
 }
 
