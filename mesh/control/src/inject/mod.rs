@@ -6,6 +6,7 @@ mod pod;
 mod policy;
 mod probes;
 mod prometheus;
+mod shape;
 mod template;
 mod values;
 
@@ -34,6 +35,9 @@ pub enum InjectError {
     /// A template there is not.
     #[error("requested template {0:?} not found; have sidecar, gateway")]
     Template(String),
+    /// It is no pod.
+    #[error("the pod is malformed: {0}")]
+    Malformed(String),
     /// Metrics merging is impossible.
     #[error("failed to process pod: {0}")]
     Prometheus(String),
@@ -68,6 +72,8 @@ impl Injector {
     /// # Errors
     /// See [`InjectError`].
     pub fn inject(&self, original: &Value, namespace: &str, workload_config: &Value) -> Result<Option<Patch>, InjectError> {
+        let malformed = |pod: &Value| shape::fault(pod).map_or(Ok(()), |fault| Err(InjectError::Malformed(fault)));
+        malformed(original)?;
         let pod = Pod(original);
         if !policy::wants_injection(pod, namespace) {
             return Ok(None);
@@ -75,6 +81,8 @@ impl Injector {
         annotations::validate(pod).map_err(InjectError::Annotations)?;
         // A pod that was injected before is taken back to what its author wrote, so that injecting twice changes nothing.
         let stripped = strip(original);
+        // What is put back comes from an annotation, which anybody can write.
+        malformed(&stripped)?;
         let mut injected = stripped.clone();
         for template in templates(pod)? {
             self.apply(template, &stripped, &mut injected, namespace, workload_config)?;

@@ -554,3 +554,21 @@ fn a_proxyconfig_resource_lies_between_mesh_and_annotation() {
     assert_eq!(named(&proxy["env"], "B").unwrap()["value"], "resource");
     assert!(named(&proxy["env"], "PROXY_CONFIG").unwrap()["value"].as_str().unwrap().contains("\"concurrency\":3"));
 }
+
+#[test]
+fn what_is_no_pod_is_refused() {
+    let overrides = r#"{"containers":[7]}"#;
+    for (pod, fault) in [
+        (json!(7), "the pod is not an object"),
+        (json!({"metadata": 7}), "metadata is not an object"),
+        (json!({"spec": {"containers": {}}}), "spec.containers is not a list"),
+        (json!({"spec": {"initContainers": [{"lifecycle": []}]}}), "spec.initContainers[0].lifecycle is not an object"),
+        (
+            json!({"metadata": {"annotations": {STATUS: "{}", OVERRIDES: overrides}}, "spec": {"containers": []}}),
+            "spec.containers[0] is not an object",
+        ),
+    ] {
+        let refused = injector().inject(&pod, "default", &Value::Null);
+        assert_eq!(refused, Err(InjectError::Malformed(fault.to_owned())), "{pod}");
+    }
+}
