@@ -228,7 +228,9 @@ fn without_effect(sources: &Sources, problems: &mut Vec<Problem>) {
     for object in sources.wasm_plugins.values() {
         push("WasmPlugin", &object.meta, "extends Envoy; the proxy here is not Envoy, so it has no effect");
     }
-    let attached = "is attached to Gateway API resources, which the mesh here does not serve, so it has no effect";
+    // Istio's sidecars, and gateways that no Gateway of the Gateway API has deployed, pass over them as well.
+    let attached = "targetRefs attach it to gateways of the Gateway API (kind Gateway) or to waypoints (kind Service), neither of which \
+                    there are here, so it has no effect; spec.selector selects workloads and gateways by their labels";
     for object in sources.authorization_policies.values().filter(|object| is_attached(&object.spec)) {
         push("AuthorizationPolicy", &object.meta, attached);
     }
