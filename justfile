@@ -39,6 +39,7 @@ bench:
     cargo bench -p meshlab --bench lab
     cargo bench -p meshlab-cluster
     cargo bench --profile dist -p meshlab-proxy --bench side_by_side
+    cargo bench --profile dist -p meshlab-proxy --bench telemetry
     cargo bench -p meshlab-control --bench convergence
     cargo bench -p meshlab-observe
 

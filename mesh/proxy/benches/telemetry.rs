@@ -1,9 +1,12 @@
 //! What telemetry adds to a request: the processor time of a sidecar with everything on (metrics, an access log, 1 % of requests
 //! traced) beside one with everything off. At most 10 % of a request's time is the promise.
 //!
-//! `cargo bench -p meshlab-proxy --bench telemetry` prints both. The proxy has a thread of its own, whose processor time the kernel
+//! `cargo bench --profile dist -p meshlab-proxy --bench telemetry` prints both, of the code as it is handed out. The proxy has a thread of its own, whose processor time the kernel
 //! counts; client, application and collector have another. On and off take turns; the figure is the median of what neighbours differ
-//! by, with its first and third quartile.
+//! by, with its first and third quartile. On a busy machine, `chrt -r 1` before the command (as root) keeps the others away.
+//!
+//! On two cores it was 8.6 %, 1.2 µs of 16: the log line, headers kept for it, the headers of a trace that every request carries, sampled
+//! or not, and three histograms. It had been 13 % with trace headers formatted by `fmt` and headers kept for spans that nobody samples.
 
 #[path = "../tests/proxy/support.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]

@@ -298,6 +298,20 @@ fn captured<'a>(names: &[HeaderName], values: &'a [Option<HeaderValue>], name: &
     values.get(index)?.as_ref()
 }
 
+fn push_decimal(mut number: u64, out: &mut String) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend(digits[start..].iter().map(|digit| char::from(*digit)));
+}
+
 fn push_header(value: &HeaderValue, out: &mut String) {
     match value.to_str() {
         Ok(text) => out.push_str(text),
@@ -381,9 +395,16 @@ impl Simple {
                 return Some(());
             }};
         }
+        // The numbers of every line, without what `fmt` does for any number.
+        macro_rules! decimal {
+            ($value:expr) => {{
+                push_decimal(u64::from($value), out);
+                return Some(());
+            }};
+        }
         let text: &str = match self {
             Self::Protocol => protocol_name(info.http.as_ref()?.version),
-            Self::ResponseCode => number!(info.status),
+            Self::ResponseCode => decimal!(info.status),
             Self::ResponseFlags => number!(info.flags),
             Self::ResponseCodeDetails => {
                 not_empty(&info.details)?;
@@ -391,8 +412,8 @@ impl Simple {
             }
             Self::ConnectionTerminationDetails => info.termination_details.as_deref()?,
             Self::UpstreamTransportFailureReason => info.transport_failure.as_deref()?,
-            Self::BytesReceived => number!(info.bytes_received),
-            Self::BytesSent => number!(info.bytes_sent),
+            Self::BytesReceived => decimal!(info.bytes_received),
+            Self::BytesSent => decimal!(info.bytes_sent),
             Self::Duration => number!(info.started.elapsed().as_millis()),
             Self::UpstreamHost => &info.host.as_ref()?.address_text,
             Self::UpstreamCluster => &info.cluster.as_ref()?.name,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use meshlab_proxy_config::SpanExporter;
 use rand::Rng;
@@ -84,29 +85,39 @@ impl Context {
     pub(crate) fn inject(self, headers: &mut HeaderMap, exporter: SpanExporter) {
         match exporter {
             SpanExporter::Zipkin => {
-                let trace: [u8; 32] = digits(self.trace_id);
-                set(headers, TRACE_ID, if self.trace_id >> 64 == 0 { &trace[16..] } else { &trace });
-                set(headers, SPAN_ID, &digits::<16>(self.span_id.into()));
+                // In one buffer that is shared from the beginning: a copy for a retry then allocates nothing.
+                let mut text = BytesMut::with_capacity(64);
+                text.extend_from_slice(&digits((self.trace_id >> 64) as u64));
+                text.extend_from_slice(&digits(self.trace_id as u64));
+                text.extend_from_slice(&digits(self.span_id));
+                text.extend_from_slice(&digits(self.parent_id.unwrap_or_default()));
+                let mut trace = text.split_to(32);
+                if self.trace_id >> 64 == 0 {
+                    trace.advance(16);
+                }
+                set(headers, TRACE_ID, trace.freeze());
+                set(headers, SPAN_ID, text.split_to(16).freeze());
                 match self.parent_id {
-                    Some(parent) => set(headers, PARENT_ID, &digits::<16>(parent.into())),
+                    Some(_) => set(headers, PARENT_ID, text.freeze()),
                     None => drop(headers.remove(PARENT_ID)),
                 }
                 headers.insert(SAMPLED, HeaderValue::from_static(if self.sampled { "1" } else { "0" }));
             }
             SpanExporter::OtlpGrpc | SpanExporter::OtlpHttp => {
                 let mut value = *b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-00";
-                value[3..35].copy_from_slice(&digits::<32>(self.trace_id));
-                value[36..52].copy_from_slice(&digits::<16>(self.span_id.into()));
+                value[3..19].copy_from_slice(&digits((self.trace_id >> 64) as u64));
+                value[19..35].copy_from_slice(&digits(self.trace_id as u64));
+                value[36..52].copy_from_slice(&digits(self.span_id));
                 value[54] += u8::from(self.sampled);
-                set(headers, TRACEPARENT, &value);
+                set(headers, TRACEPARENT, Bytes::copy_from_slice(&value));
             }
         }
     }
 }
 
 /// Every request that is traced or could have been passes here: formatting by `fmt` was a hundredth of its CPU.
-fn digits<const N: usize>(mut number: u128) -> [u8; N] {
-    let mut digits = [b'0'; N];
+fn digits(mut number: u64) -> [u8; 16] {
+    let mut digits = [b'0'; 16];
     for digit in digits.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 0xf) as usize];
         number >>= 4;
@@ -114,8 +125,8 @@ fn digits<const N: usize>(mut number: u128) -> [u8; N] {
     digits
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
-    if let Ok(value) = HeaderValue::from_bytes(value) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(value) {
         headers.insert(name, value);
     }
 }
