@@ -138,7 +138,12 @@ impl<'a> Outbound<'a> {
             }
             filter_chains.push(self.http_chain(&name, &format!("outbound_{}_{}", addresses[0], port.number)));
         }
-        filter_chains.extend(self.chains(egress, service, port, &[], false));
+        let mut chains = self.chains(egress, service, port, &[], false);
+        // Beside the chain for HTTP, which asks for plaintext, one that asks for nothing would take no plaintext: a chain is chosen by
+        // its most specific condition. It is what is left.
+        let rest = chains.iter().position(|chain| sniffed && chain.matches == FilterChainMatch::default());
+        let default_filter_chain = rest.map(|index| chains.remove(index));
+        filter_chains.extend(chains);
         for address in addresses {
             // Two services with one address: the older has it.
             self.listeners.entry((address, port.number)).or_insert_with(|| Listener {
@@ -148,7 +153,7 @@ impl<'a> Outbound<'a> {
                 use_original_destination: false,
                 direction: Direction::Outbound,
                 filter_chains: filter_chains.clone(),
-                default_filter_chain: None,
+                default_filter_chain: default_filter_chain.clone(),
             });
         }
     }

@@ -111,9 +111,11 @@ fn fact_45_a_port_without_a_protocol_is_sniffed() {
     mesh.pod("default", "any", &[("app", "any")], "10.244.0.70", true);
     mesh.endpoints("default", "any", 7070, &[("any", "10.244.0.70")]);
     let config = mesh.sleep();
-    let chains = &config.listeners["10.96.0.70_7070"].filter_chains;
-    assert_eq!(chains[0].matches.application_protocols, ["http/1.1", "h2c"]);
-    assert_eq!(tcp_cluster(&chains[1]), "outbound|7070||any.default.svc.cluster.local");
+    let listener = &config.listeners["10.96.0.70_7070"];
+    let [http] = &listener.filter_chains[..] else { panic!("{:?}", listener.filter_chains) };
+    assert_eq!(http.matches.application_protocols, ["http/1.1", "h2c"]);
+    let rest = listener.default_filter_chain.as_ref().expect("what is neither HTTP nor anything else that is known");
+    assert_eq!(tcp_cluster(rest), "outbound|7070||any.default.svc.cluster.local");
     let table = &config.routes["any.default.svc.cluster.local:7070"];
     assert_eq!(table.virtual_hosts[0].domains, ["*"]);
     let inbound = mesh.compile("default", "any").config;
