@@ -196,7 +196,7 @@ pub enum Message {
         head_only: bool,
     },
     /// HTTP/2.
-    Http2(http::Request<Full<Bytes>>),
+    Http2(Box<http::Request<Full<Bytes>>>),
     /// Bytes that are not HTTP.
     Tcp(Vec<u8>),
 }
@@ -239,7 +239,7 @@ impl Message {
             Some(message) => [&[0][..], &u32::try_from(message.len())?.to_be_bytes(), message.as_bytes()].concat(),
             None => request.body.clone().unwrap_or_default().into_bytes(),
         };
-        Ok(Self::Http2(builder.body(Full::new(Bytes::from(body)))?))
+        Ok(Self::Http2(Box::new(builder.body(Full::new(Bytes::from(body)))?)))
     }
 }
 

@@ -252,7 +252,7 @@ impl Running<'_> {
                 let mut connection = Connection::open(address, tls).await?;
                 match message {
                     Message::Http1 { bytes, head_only } => connection.exchange(&bytes, head_only).await,
-                    Message::Http2(request) => connection.exchange_http2(request).await,
+                    Message::Http2(request) => connection.exchange_http2(*request).await,
                     Message::Tcp(bytes) => connection.exchange_tcp(&bytes).await,
                 }
             });
