@@ -37,7 +37,7 @@ use crate::output::complain;
 
 /// What the program was called as.
 enum Called {
-    Meshlab(Cli),
+    Meshlab(Box<Cli>),
     /// By the link that `meshlab env` makes.
     Kubectl,
     /// By the links in the mesh's images.
@@ -52,7 +52,7 @@ impl Called {
             Some("kubectl") => Self::Kubectl,
             Some("pilot-agent") => Self::PilotAgent,
             Some("pilot-discovery") => Self::PilotDiscovery,
-            _ => Self::Meshlab(Cli::parse()),
+            _ => Self::Meshlab(Box::new(Cli::parse())),
         }
     }
 
@@ -67,7 +67,11 @@ impl Called {
 
     /// A proxy that has one core takes one thread, as it was measured (`side_by_side`); all others take as many as there are cores.
     fn runtime(&self) -> std::io::Result<Runtime> {
-        let proxy = matches!(self, Self::PilotAgent | Self::Meshlab(Cli { command: Command::Proxy(_), .. }));
+        let proxy = match self {
+            Self::Meshlab(cli) => matches!(cli.command, Command::Proxy(_)),
+            Self::PilotAgent => true,
+            Self::Kubectl | Self::PilotDiscovery => false,
+        };
         let one_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         let mut builder = if proxy && one_core { Builder::new_current_thread() } else { Builder::new_multi_thread() };
         builder.enable_all().build()
@@ -92,7 +96,7 @@ pub fn main() -> ExitCode {
     };
     let arguments = || std::env::args_os().skip(1).collect::<Vec<OsString>>().into_iter();
     let result = match called {
-        Called::Meshlab(cli) => runtime.block_on(commands::run(cli, started)),
+        Called::Meshlab(cli) => runtime.block_on(commands::run(*cli, started)),
         Called::Kubectl => runtime.block_on(commands::kubectl_alone()),
         Called::PilotAgent => runtime.block_on(commands::mesh::agent(arguments())),
         Called::PilotDiscovery => runtime.block_on(commands::mesh::discovery(arguments())),
