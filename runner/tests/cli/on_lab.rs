@@ -263,7 +263,7 @@ fn solved(home: &Home) {
     insta::assert_snapshot!(home.line("check control-plane-ready control-plane-ready"), @r#"
     ✓ The control plane, istiod, is running  control-plane-ready
 
-    1 passed — points 1/1
+    1 passed
     "#);
     insta::assert_snapshot!(home.line("check nothing"), @r#"
     --
@@ -451,7 +451,7 @@ fn another_cluster(home: &Home) {
     insta::assert_snapshot!(other.line("check control-plane-ready"), @r#"
     ✓ The control plane, istiod, is running  control-plane-ready
 
-    1 passed — points 1/1
+    1 passed
     "#);
     insta::assert_snapshot!(other.line("start --no-ui --cluster embedded"), @r"
     --
