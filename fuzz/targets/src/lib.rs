@@ -9,6 +9,7 @@
 //! - The PROXY protocol: it is only ever written.
 //! - TLS records, HTTP/2 frames and header compression, X.509 before a certificate is verified: rustls, h2 and webpki, which have
 //!   fuzzers of their own; what we add around them is in `client_hello`, `proxy_connection` and `webapp_connection`.
+//! - What admission webhooks answer, exported progress and decision trails: JSON that serde reads into a type, with no parser of ours.
 
 mod api_server;
 mod checks;
